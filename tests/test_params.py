@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "train.seed", "evaluate.seed",
     "train.open_questions_per_pack", "register.margin", "prompt.max_subtitle_tokens", "mini.seed",
-    "pretrain.text_steps", "pretrain.look_steps", "pretrain.steps", "pretrain.seed",
+    "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps", "pretrain.steps", "pretrain.decay_fraction",
+    "pretrain.seed",
 }  # fmt: skip
 
 

@@ -30,8 +30,9 @@ SMALL = dataclasses.replace(
     PARAMS.pretrain,
     films=2,
     clips_per_film=2,
+    drill_steps=2,
     text_steps=2,
-    look_steps=2,
+    apart_steps=2,
     steps=2,
     clips_per_step=2,
     hidden_size=64,
@@ -58,7 +59,7 @@ def exercises(clips: int) -> list[tuple[ask.Question | None, Exercise]]:
         clip = pretraining.clip_of(1, number, 4)
         for question in ask.candidates(clip, rng):
             made += [(question, lessons.exercise(question, form, rng)) for form in lessons.FORMATS]
-        made += [(None, item) for item in (lessons.description(clip), lessons.account(clip, rng))]
+        made += [(None, item) for item in (lessons.description(clip), lessons.account(clip, clip.talk.introduced[0]))]
         made += [(None, lessons.binding(rng)) for _ in range(10)]
     return made
 
@@ -157,9 +158,9 @@ def test_no_exercise_comes_near_cinepiles_format() -> None:
 
 
 def test_no_batch_comes_near_cinepiles_format_either(encoder: Encoder) -> None:
-    work = pretraining.Exercises(dataclasses.replace(SMALL, clips_per_step=8), encoder, 6)
-    texts = [encoder.tokenizer.decode(pack.input_ids) for _, packs in work for pack in packs]
-    assert len(texts) == 6 * 8
+    work = pretraining.Exercises(dataclasses.replace(SMALL, clips_per_step=8), encoder, 8)
+    texts = [encoder.tokenizer.decode(row) for _, rows in work for row in rows["input_ids"]]
+    assert len(texts) == 8 * 8
     instruction = prompts.INSTRUCTION.removeprefix("USER: ")
     for text in texts:
         assert text.count("USER:") == 1 and text.count("ASSISTANT:") > 4
@@ -200,8 +201,10 @@ def test_an_account_of_a_person_is_what_was_said_of_that_person() -> None:
     rng = np.random.default_rng(0)
     for number in range(50):
         clip = pretraining.clip_of(1, number, 4)
-        item = lessons.account(clip, rng)
+        person = clip.talk.introduced[rng.integers(3)]
+        item = lessons.account(clip, person)
         name = re.fullmatch(r"Tell about (\w+)\. ASSISTANT:", item.suffix)[1]
+        assert name == person.name
         said = [line for line in talk.lines(clip) if line.startswith(f"{name} ")]
         told = item.answer.split(", ")
         assert len(told) == len(said)
@@ -222,29 +225,44 @@ def test_every_prefix_holds_the_video_once_and_the_words(encoder: Encoder) -> No
     assert seen == {True, False}, "words come before the video and after it"
 
 
+def test_a_roll_call_says_what_the_list_says() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        item = lessons.roll_call(rng)
+        listed, names = re.fullmatch(r"(.*\.) Say for each: (.*)\. ASSISTANT:", item.suffix).groups()
+        told = [pair.split(": ") for pair in item.answer.split("; ")]
+        assert [first for first, _ in told] == names.split(", ") and len({first for first, _ in told}) == 5
+        for first, second in told:
+            together = rf"{first} \w+ {second}\.|\b{second}( =|:| stands for) {first}[;.]"
+            assert re.search(together, listed), (first, second, listed)
+
+
 def test_a_batch_depends_on_the_seed_and_its_number_alone(encoder: Encoder) -> None:
     """So the number of worker processes does not change what is learned."""
 
     def ids(seed: int, number: int) -> list[list[int]]:
-        work = pretraining.Exercises(dataclasses.replace(SMALL, seed=seed), encoder, 6)
+        work = pretraining.Exercises(dataclasses.replace(SMALL, seed=seed), encoder, 8)
         return [pack.input_ids.tolist() for pack in work.batch(number)[1]]
 
-    for number in (0, 3, 5):
+    for number in (0, 3, 5, 7):
         assert ids(1, number) == ids(1, number) != ids(2, number)
     assert ids(1, 0) != ids(1, 1)
 
 
-def test_reading_comes_first_then_looking_then_both(encoder: Encoder) -> None:
-    batches = list(pretraining.Exercises(dataclasses.replace(SMALL, clips_per_step=20), encoder, 6))
-    for number, (clips, packs) in enumerate(batches):
+def test_lists_come_first_then_reading_then_looking_apart_from_it_then_both(encoder: Encoder) -> None:
+    work = pretraining.Exercises(dataclasses.replace(SMALL, clips_per_step=20), encoder, 8)
+    for number in range(8):
+        clips, packs = work.batch(number)
         assert len(packs) == 20
-        assert (clips == []) == (number < 2), "there is nothing to see while only reading is learned"
+        assert len(clips) == (0, 0, 0, 0, 10, 10, 20, 20)[number], "there is nothing to see while reading is learned"
         assert all(0 <= clip < 4 for clip in clips), "only the training films are seen"
         texts = [encoder.tokenizer.decode(pack.input_ids) for pack in packs]
-        told = [sum(line in text for line in (" wears ", " needs the ", " must ")) > 0 for text in texts]
+        assert all("<subtitle>" not in text for text in texts)
+        told = [any(line.partition("{")[0] in text for line in talk.VALUE) for text in texts]
         has_video = [text.count("<video>") == encoder.num_video_tokens for text in texts]
-        assert all(has_video) == any(has_video) == (number >= 2)
-        assert (np.mean(told) > 0.5) == (number not in (2, 3)), "what is said is left out while looking is learned"
+        assert has_video == [True] * len(clips) + [False] * (20 - len(clips))
+        apart = number in (4, 5)
+        assert told == [not (apart and seen) and number >= 2 for seen in has_video], number
 
 
 def test_pixels_are_normalised_as_everywhere_else() -> None:
@@ -255,10 +273,11 @@ def test_pixels_are_normalised_as_everywhere_else() -> None:
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
-    factors = [pretraining.learning_rate_factor(step, 1000) for step in range(1000)]
+    factors = [pretraining.learning_rate_factor(step, 1000, 0.2) for step in range(1000)]
     assert factors[0] == pytest.approx(0.01) and max(factors) == 1.0
     assert factors[100:800] == [1.0] * 700
     assert factors[-1] == pytest.approx(1 / 200) and factors[900] == pytest.approx(0.5)
+    assert pretraining.learning_rate_factor(999, 1000, 0.0) == 1.0, "a training that another goes on from does not fall"
 
 
 # ---- examination
@@ -321,7 +340,7 @@ def test_pretraining_writes_a_base_that_loads(tmp_path: Path, monkeypatch: pytes
     figures = pretraining.pretrain(params, SETTINGS, "cpu", lambda step, values: reports.append((step, values)))
     held = yaml.safe_load((tmp_path / "base" / "pretraining.json").read_text())
     assert held == pretraining.card(figures)
-    assert reports[-1] == (6, figures)
+    assert reports[-1] == (8, figures)
     assert all(np.isfinite(list(values.values())).all() for _, values in reports)
     model, tokenizer = load_base(ModelParams(str(tmp_path / "base"), "", "none", "float32"), "cpu")
     assert not any(weight.requires_grad for weight in model.parameters())
@@ -340,7 +359,7 @@ def test_pretraining_goes_on_from_another_base(tmp_path: Path, monkeypatch: pyte
     first = pretraining.make_model(SMALL, SETTINGS.size, tokenizer)
     pretraining.save(first, tokenizer, str(tmp_path / "first"))
     params = dataclasses.replace(
-        SMALL, start=str(tmp_path / "first"), out=str(tmp_path / "second"), learning_rate=1e-12, look_steps=0
+        SMALL, start=str(tmp_path / "first"), out=str(tmp_path / "second"), learning_rate=1e-12, apart_steps=0
     )
     pretraining.pretrain(params, SETTINGS, "cpu", lambda step, values: None)
     second, same = load_base(ModelParams(str(tmp_path / "second"), "", "none", "float32"), "cpu")

@@ -50,11 +50,15 @@ class Encoder:
 
     def answer(self, text: str) -> list[int]:
         """Ids of ` text` as it follows `ASSISTANT:`, with the end token: what the model is taught to say."""
-        return [*self._after_role(text), self.tokenizer.eos_token_id]
+        return self.answers([text])[0]
+
+    def answers(self, texts: Sequence[str]) -> list[list[int]]:
+        """The same for several texts, which takes a tokenizer little longer than one."""
+        return [[*ids, self.tokenizer.eos_token_id] for ids in self._after_role(texts)]
 
     def letters(self) -> list[int]:
         """The token of each option letter, in order. Raises InputError if a letter is not one token of its own."""
-        ids = [self._after_role(letter) for letter in LETTERS]
+        ids = self._after_role(LETTERS)
         if any(len(letter) != 1 for letter in ids) or len({letter[0] for letter in ids}) < len(LETTERS):
             raise InputError(
                 "the base model's tokenizer does not give each of the letters A to E one token of its own."
@@ -73,13 +77,13 @@ class Encoder:
     def _plain(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
-    def _after_role(self, text: str) -> list[int]:
+    def _after_role(self, texts: Sequence[str]) -> list[list[int]]:
         # Tokenizers treat a text's start in their own ways, so the answer is what the role's text grows by.
-        role = self._plain("ASSISTANT:")
-        ids = self._plain(f"ASSISTANT: {text}")
-        if ids[: len(role)] != role:
+        spoken = ["ASSISTANT:", *(f"ASSISTANT: {text}" for text in texts)]
+        role, *rows = self.tokenizer(spoken, add_special_tokens=False).input_ids
+        if any(ids[: len(role)] != role for ids in rows):
             raise InputError("the base model's tokenizer joins `ASSISTANT:` with the answer that follows it.")
-        return ids[len(role) :]
+        return [ids[len(role) :] for ids in rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,32 +151,39 @@ def tree_mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
 
 
-def collate(
-    packs: Sequence[Pack],
-    pad_token_id: int,
-    dtype: torch.dtype,
-    device: str | torch.device,
-    multiple_of: int = 1,
-) -> dict[str, Any]:
-    """Packs as one padded batch: the model's inputs, and `slots` as flat indices into its B x T positions."""
+def stack(packs: Sequence[Pack], pad_token_id: int, multiple_of: int = 1) -> dict[str, torch.Tensor]:
+    """Packs as padded rows [B, T], and `slots` as flat indices into their B x T positions with their `targets` [S]."""
     length = -(-max(len(item) for item in packs) // multiple_of) * multiple_of
 
     def padded(name: str, value: int) -> torch.Tensor:
         rows = np.full((len(packs), length), value, dtype=np.int64)
         for row, item in zip(rows, packs, strict=True):
             row[: len(item)] = getattr(item, name)
-        return torch.from_numpy(rows).to(device)
+        return torch.from_numpy(rows)
 
-    def joined(columns: Sequence[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate(columns)).to(device)
-
-    batch = {
+    return {
         "input_ids": padded("input_ids", pad_token_id),
         "position_ids": padded("position_ids", 0),
-        "attention_mask": tree_mask(padded("segments", PADDING), dtype),
-        "slots": joined([item.slots + row * length for row, item in enumerate(packs)]),
-        "targets": joined([item.targets for item in packs]),
+        "segments": padded("segments", PADDING),
+        "slots": torch.from_numpy(np.concatenate([item.slots + row * length for row, item in enumerate(packs)])),
+        "targets": torch.from_numpy(np.concatenate([item.targets for item in packs])),
     }
+
+
+def model_inputs(
+    rows: dict[str, torch.Tensor], dtype: torch.dtype, device: str | torch.device
+) -> dict[str, torch.Tensor]:
+    """`stack`'s rows on a device, with the mask in place of the segments: it is far larger, so it is made there."""
+    inputs = {name: values.to(device, non_blocking=True) for name, values in rows.items()}
+    inputs["attention_mask"] = tree_mask(inputs.pop("segments"), dtype)
+    return inputs
+
+
+def collate(
+    packs: Sequence[Pack], pad_token_id: int, dtype: torch.dtype, device: str | torch.device
+) -> dict[str, torch.Tensor]:
+    """Packs as one padded batch of the model's inputs, their frames included."""
+    batch = model_inputs(stack(packs, pad_token_id), dtype, device)
     if packs[0].frames is not None:
         pixels = np.stack([frames_module.normalise(item.frames) for item in packs])
         batch["pixel_values_videos"] = torch.from_numpy(pixels).to(device=device, dtype=dtype)

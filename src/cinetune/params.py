@@ -116,11 +116,13 @@ class PretrainParams:
     device: str
     films: int
     clips_per_film: int
+    drill_steps: int
     text_steps: int
-    look_steps: int
+    apart_steps: int
     steps: int
     clips_per_step: int
     learning_rate: float
+    decay_fraction: float
     hidden_size: int
     intermediate_size: int
     layers: int
@@ -167,10 +169,12 @@ CHOICES = {
 }
 MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "register.margin",
-    "prompt.max_subtitle_tokens", "pretrain.text_steps", "pretrain.look_steps",
-    "pretrain.steps", "train.open_questions_per_pack",
+    "prompt.max_subtitle_tokens", "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps",
+    "pretrain.steps", "pretrain.decay_fraction", "train.open_questions_per_pack",
 }  # fmt: skip
-BELOW_ONE = {"train.warmup_fraction", "train.validation_fraction", "train.lora_dropout"}
+BELOW_ONE = {
+    "train.warmup_fraction", "train.validation_fraction", "train.lora_dropout", "pretrain.decay_fraction",
+}  # fmt: skip
 
 
 def load(path: str | Path = "params.yaml") -> Params:

@@ -30,16 +30,16 @@ from cinetune import prompts
 from cinetune.frames import FrameSettings, choose_times, fit, normalise
 from cinetune.mini import ask, draw, lessons, story, talk
 from cinetune.model import answer_logits, check_frame_size, encoder_for, load_base
-from cinetune.packing import Encoder, Pack, collate, pack
+from cinetune.packing import Encoder, Pack, collate, model_inputs, pack, stack
 from cinetune.params import ModelParams, PretrainParams
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>", "<video>")
 QUESTIONS_WHILE_READING, QUESTIONS_WHILE_LOOKING, QUESTIONS_PER_CLIP = 5, 4, 8
-# The last part of training, in which the learning rate falls to nothing.
-DECAY_SHARE = 0.2
+DRILLS_OF_A_KIND = 3
+DRILLS = (lessons.binding, lessons.lookup, lessons.roll_call)
 WARMUP_STEPS = 100
 HELD_OUT_CLIPS = 60
-REPORT_EVERY, EXAMINE_EVERY = 50, 4000
+REPORT_EVERY, EXAMINE_EVERY = 50, 5000
 # Lengths in multiples of this: attention uses its fast kernels, and few shapes are compiled.
 PADDED_TO = 128
 MAX_POSITIONS = 4096
@@ -57,7 +57,8 @@ def make_tokenizer(vocab_size: int, seed: int) -> PreTrainedTokenizerFast:
         for question in ask.candidates(clip, rng):
             corpus.append(lessons.exercise(question, lessons.FORMATS[rng.integers(len(lessons.FORMATS))], rng).suffix)
             corpus += [f" {question.answer}", lessons.binding(rng).suffix]
-        corpus += [item.suffix + item.answer for item in (lessons.description(clip), lessons.account(clip, rng))]
+        told = [lessons.account(clip, person) for person in clip.talk.introduced]
+        corpus += [item.suffix + item.answer for item in (lessons.description(clip), *told, lessons.roll_call(rng))]
     labels = (*lessons.NUMBERS, *lessons.LATER_LETTERS, *lessons.LETTERS)
     corpus += [f"ASSISTANT: {label}" for label in labels] * 200
     tokenizer = Tokenizer(models.BPE())
@@ -144,27 +145,37 @@ class Exercises(IterableDataset):
     def __init__(self, params: PretrainParams, encoder: Encoder, steps: int) -> None:
         self.params, self.encoder, self.steps = params, encoder, steps
 
-    def __iter__(self) -> Iterator[tuple[list[int], list[Pack]]]:
+    def __iter__(self) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
         worker = torch.utils.data.get_worker_info()
         start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         for number in range(start, self.steps, stride):
-            yield self.batch(number)
+            clips, packs = self.batch(number)
+            yield clips, stack(packs, self.encoder.tokenizer.pad_token_id, PADDED_TO)
 
     def batch(self, number: int) -> tuple[list[int], list[Pack]]:
         """Numbers of the clips that are seen (none while only reading is learned) and their packs."""
         params = self.params
         rng = np.random.default_rng((params.seed, 11, number))
-        if number < params.text_steps:
-            return [], [self._text_pack(rng) for _ in range(params.clips_per_step)]
-        make = self._look_pack if number < params.text_steps + params.look_steps else self._clip_pack
-        clips = [int(i) for i in rng.integers(0, params.films * params.clips_per_film, params.clips_per_step)]
-        return clips, [make(i, rng) for i in clips]
+        reading, apart = params.drill_steps, params.drill_steps + params.text_steps
+        size, seen = params.clips_per_step, 0
+        if number >= apart:
+            seen = size // 2 if number < apart + params.apart_steps else size
+        make_seen = self._clip_pack if number >= apart + params.apart_steps else self._look_pack
+        make_text = self._drill_pack if number < reading else self._text_pack
+        clips = [int(i) for i in rng.integers(0, params.films * params.clips_per_film, seen)]
+        return clips, [make_seen(i, rng) for i in clips] + [make_text(rng) for _ in range(size - seen)]
+
+    def _drill_pack(self, rng: np.random.Generator) -> Pack:
+        """Lists and what stands where in them."""
+        exercises = [drill(rng) for drill in DRILLS for _ in range(DRILLS_OF_A_KIND)]
+        return encode(self.encoder, self.encoder.tokenizer("USER: Read this.\n").input_ids, exercises, None)
 
     def _text_pack(self, rng: np.random.Generator) -> Pack:
         """A clip's talk without its pictures: what was said, and which label stands for what?"""
         clip = clip_of(self.params.seed, int(rng.integers(1 << 20)), self.params.clips_per_film)
         exercises = self._exercises(clip, ask.SUBTITLES, QUESTIONS_WHILE_READING, rng)
-        exercises += [lessons.account(clip, rng), lessons.binding(rng), lessons.lookup(rng), lessons.lookup(rng)]
+        exercises += [lessons.account(clip, person) for person in clip.talk.introduced]
+        exercises += [drill(rng) for drill in DRILLS]
         start = self.encoder.tokenizer(f"USER: Read this.\n{prompts.spoken(talk.subtitles(clip))}\n").input_ids
         return encode(self.encoder, start, exercises, None)
 
@@ -179,7 +190,9 @@ class Exercises(IterableDataset):
         """A whole clip."""
         clip = clip_of(self.params.seed, number, self.params.clips_per_film)
         exercises = self._exercises(clip, None, QUESTIONS_PER_CLIP, rng)
-        more = [lessons.description(clip), lessons.account(clip, rng), lessons.binding(rng), lessons.lookup(rng)]
+        person = clip.talk.introduced[rng.integers(len(clip.talk.introduced))]
+        drills = [lessons.binding(rng), DRILLS[rng.integers(1, len(DRILLS))](rng)]
+        more = [lessons.description(clip), lessons.account(clip, person), *drills]
         return encode(self.encoder, clip_prefix(self.encoder, clip, rng), [*exercises, *more], None)
 
     def _exercises(
@@ -200,14 +213,15 @@ def clip_prefix(encoder: Encoder, clip: story.Clip, rng: np.random.Generator) ->
 def encode(
     encoder: Encoder, prefix_ids: list[int], exercises: Sequence[lessons.Exercise], frames: np.ndarray | None
 ) -> Pack:
-    suffixes = [encoder.tokenizer(item.suffix, add_special_tokens=False).input_ids for item in exercises]
-    return pack(prefix_ids, suffixes, [encoder.answer(item.answer) for item in exercises], frames)
+    suffixes = encoder.tokenizer([item.suffix for item in exercises], add_special_tokens=False).input_ids
+    return pack(prefix_ids, suffixes, encoder.answers([item.answer for item in exercises]), frames)
 
 
 def pretrain(params: PretrainParams, settings: FrameSettings, device: str, report: Report) -> dict[str, float]:
     """Train the base, write it to `params.out` in Hugging Face's layout and return its held-out figures.
 
-    First it reads, then it looks, then it does both; `params.start` names a base to go on from instead of none.
+    First it learns to find its way in lists, then it reads, then it reads and looks, apart, then it does both at once.
+    `params.start` names a base to go on from instead of none. What has been learned is saved every now and then.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     torch.manual_seed(params.seed)
@@ -221,19 +235,21 @@ def pretrain(params: PretrainParams, settings: FrameSettings, device: str, repor
         model = make_model(params, settings.size, tokenizer).to(device)
     encoder = encoder_for(model.config, tokenizer, settings.num_frames, MAX_POSITIONS)
     encoder.letters()
-    # Some cores are left to the training itself, which a GPU waits for.
-    workers = max(1, (os.cpu_count() or 2) * 2 // 3)
+    workers = max(1, (os.cpu_count() or 2) - 1)
     total = params.films * params.clips_per_film
     render = partial(look, seed=params.seed, clips_per_film=params.clips_per_film, settings=settings)
-    steps = params.text_steps + params.look_steps + params.steps
+    steps = params.drill_steps + params.text_steps + params.apart_steps + params.steps
     if device == "cuda":
-        # Layer by layer: one small compilation serves all of them.
+        # Layer by layer, so that one small compilation serves all; CUDA graphs, for so small a model is held up by
+        # the launching of its kernels.
         for layer in model.model.language_model.layers:
-            layer.compile(dynamic=False)
+            layer.compile(dynamic=False, mode="reduce-overhead")
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=params.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate_factor(step, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: learning_rate_factor(step, steps, params.decay_fraction)
+    )
     loader = DataLoader(
         Exercises(params, encoder, steps),
         batch_size=None,
@@ -249,8 +265,8 @@ def pretrain(params: PretrainParams, settings: FrameSettings, device: str, repor
     with get_context("fork").Pool(workers) as pool:
         # The films are drawn while the model learns to read.
         drawn = pool.map_async(render, range(total + HELD_OUT_CLIPS), chunksize=64)
-        for step, (clips, packs) in enumerate(batches):
-            batch = collate(packs, tokenizer.pad_token_id, torch.float32, device, PADDED_TO)
+        for step, (clips, rows) in enumerate(batches):
+            batch = model_inputs(rows, torch.bfloat16 if device == "cuda" else torch.float32, device)
             if clips:
                 if frames is None:
                     frames = torch.from_numpy(np.stack(drawn.get())).to(device)
@@ -266,8 +282,10 @@ def pretrain(params: PretrainParams, settings: FrameSettings, device: str, repor
             optimiser.zero_grad(set_to_none=True)
             if step % REPORT_EVERY == 0 or step == steps - 1:
                 report(step, {"loss": loss.item(), "learning_rate": schedule.get_last_lr()[0]})
-            if clips and step % EXAMINE_EVERY == 0:
-                report(step, examine(model, encoder, params, frames[total:], total))
+            if step and step % EXAMINE_EVERY == 0:
+                save(model, tokenizer, params.out)
+                if frames is not None:
+                    report(step, examine(model, encoder, params, frames[total:], total))
         unseen = torch.from_numpy(np.stack(drawn.get()[total:])).to(device)
     figures = examine(model, encoder, params, unseen, total)
     report(steps, figures)
@@ -277,9 +295,10 @@ def pretrain(params: PretrainParams, settings: FrameSettings, device: str, repor
     return figures
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
+def learning_rate_factor(step: int, steps: int, decay_fraction: float) -> float:
     """Warm-up, then full rate, then a straight fall to zero: skills appear late and suddenly, under the full rate."""
-    return min((step + 1) / WARMUP_STEPS, 1.0, (steps - step) / (DECAY_SHARE * steps))
+    decay_steps = max(1.0, decay_fraction * steps)
+    return min((step + 1) / WARMUP_STEPS, 1.0, (steps - step) / decay_steps)
 
 
 def _pixels(frames: torch.Tensor) -> torch.Tensor:
@@ -313,7 +332,7 @@ def examine(
         exercises = [lessons.exercise(question, form, rng) for form in lessons.FORMATS for question in questions]
         exercises += [
             lessons.description(clip),
-            lessons.account(clip, rng),
+            *(lessons.account(clip, person) for person in clip.talk.introduced),
             lessons.lookup(rng),
             *(lessons.binding(rng) for _ in questions),
         ]
@@ -345,7 +364,8 @@ def _eager_logits(model: VideoLlavaForConditionalGeneration, item: Pack, pixels:
 def save(model: VideoLlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, out: str) -> None:
     """The base as a folder; the image tower, which video never uses, gets the video tower's weights."""
     model.model.image_tower.load_state_dict(model.model.video_tower.state_dict())
-    model.eval().to("cpu", torch.bfloat16).save_pretrained(out)
+    weights = {name: weight.to("cpu", torch.bfloat16) for name, weight in model.state_dict().items()}
+    model.save_pretrained(out, state_dict=weights)
     tokenizer.save_pretrained(out)
 
 

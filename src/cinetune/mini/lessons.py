@@ -63,27 +63,50 @@ def exercise(question: ask.Question, form: str, rng: np.random.Generator) -> Exe
 
 def binding(rng: np.random.Generator) -> Exercise:
     """Text alone: several labelled options, one of them named, which label has it?"""
-    pool = OPTION_POOLS[0 if rng.random() < SINGLE_WORDS_SHARE else rng.integers(1, len(OPTION_POOLS))]
-    options = [pool[i] for i in rng.permutation(len(pool))[: ask.NUM_CHOICES]]
-    labels = (NUMBERS, LATER_LETTERS, LETTERS)[rng.integers(3)]
-    asked = int(rng.integers(len(options)))
-    mark = ("{} = {}", "{}: {}", "{} stands for {}")[rng.integers(3)]
-    listed = "; ".join(mark.format(label, option) for label, option in zip(labels, options, strict=True))
+    labels, options, listed = _labelled(rng)
+    asked = int(rng.integers(ask.NUM_CHOICES))
     text = f"{listed}. Which of them is {options[asked]}? ASSISTANT:"
     return Exercise("binding", f"binding_{labels[0]}", text, labels[asked])
 
 
 def lookup(rng: np.random.Generator) -> Exercise:
     """Text alone: several people with one thing each; who has it, or what does one of them have?"""
-    pool = OPTION_POOLS[rng.integers(2, len(OPTION_POOLS))]
-    things = [pool[i] for i in rng.permutation(len(pool))[: ask.NUM_CHOICES]]
-    names = [story.NAMES[i] for i in rng.permutation(len(story.NAMES))[: ask.NUM_CHOICES]]
+    names, verb, things, listed = _owned(rng)
     asked = int(rng.integers(ask.NUM_CHOICES))
-    verb = ("wants", "needs", "wears", "has", "knows")[rng.integers(5)]
-    listed = " ".join(f"{name} {verb} {thing}." for name, thing in zip(names, things, strict=True))
     if rng.random() < 0.5:
         return Exercise("lookup", "lookup_name", f"{listed} Who {verb} {things[asked]}? ASSISTANT:", names[asked])
     return Exercise("lookup", "lookup_thing", f"{listed} {names[asked]} {verb} what? ASSISTANT:", things[asked])
+
+
+def roll_call(rng: np.random.Generator) -> Exercise:
+    """Text alone: a binding or a lookup of every entry of a list, in another order; one answer teaches five times."""
+    if rng.random() < 0.5:
+        labels, options, listed = _labelled(rng)
+        pairs, listed = list(zip(options, labels, strict=True)), f"{listed}."
+    else:
+        names, _, things, listed = _owned(rng)
+        pairs = list(zip(names, things, strict=True))
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    text = f"{listed} Say for each: {', '.join(first for first, _ in pairs)}. ASSISTANT:"
+    return Exercise("roll_call", "roll_call", text, "; ".join(f"{first}: {second}" for first, second in pairs))
+
+
+def _labelled(rng: np.random.Generator) -> tuple[tuple[str, ...], list[str], str]:
+    """Labels, the option of each, and both as text."""
+    pool = OPTION_POOLS[0 if rng.random() < SINGLE_WORDS_SHARE else rng.integers(1, len(OPTION_POOLS))]
+    options = [pool[i] for i in rng.permutation(len(pool))[: ask.NUM_CHOICES]]
+    labels = (NUMBERS, LATER_LETTERS, LETTERS)[rng.integers(3)]
+    mark = ("{} = {}", "{}: {}", "{} stands for {}")[rng.integers(3)]
+    return labels, options, "; ".join(mark.format(*pair) for pair in zip(labels, options, strict=True))
+
+
+def _owned(rng: np.random.Generator) -> tuple[list[str], str, list[str], str]:
+    """Names, a verb, the thing of each name, and all as text."""
+    pool = OPTION_POOLS[rng.integers(2, len(OPTION_POOLS))]
+    things = [pool[i] for i in rng.permutation(len(pool))[: ask.NUM_CHOICES]]
+    names = [story.NAMES[i] for i in rng.permutation(len(story.NAMES))[: ask.NUM_CHOICES]]
+    verb = ("wants", "needs", "wears", "has", "knows")[rng.integers(5)]
+    return names, verb, things, " ".join(f"{name} {verb} {thing}." for name, thing in zip(names, things, strict=True))
 
 
 def description(clip: story.Clip) -> Exercise:
@@ -91,9 +114,8 @@ def description(clip: story.Clip) -> Exercise:
     return Exercise("description", "description", "Describe the film. ASSISTANT:", ask.describe(clip))
 
 
-def account(clip: story.Clip, rng: np.random.Generator) -> Exercise:
+def account(clip: story.Clip, person: story.Person) -> Exercise:
     """All that is said of one person, likewise to teach reading."""
-    person = clip.talk.introduced[rng.integers(len(clip.talk.introduced))]
     told = [f"in {person.colour}"]
     told += [f"needs the {thing}" for name, thing in clip.talk.quests if name == person.name]
     told += [f"must {reason}" for name, reason in clip.talk.errands if name == person.name]
