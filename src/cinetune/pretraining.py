@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -364,8 +365,10 @@ def _eager_logits(model: VideoLlavaForConditionalGeneration, item: Pack, pixels:
 def save(model: VideoLlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, out: str) -> None:
     """The base as a folder; the image tower, which video never uses, gets the video tower's weights."""
     model.model.image_tower.load_state_dict(model.model.video_tower.state_dict())
-    weights = {name: weight.to("cpu", torch.bfloat16) for name, weight in model.state_dict().items()}
-    model.save_pretrained(out, state_dict=weights)
+    # A copy, for the training goes on; the head stays one tensor with the embedding.
+    copy = VideoLlavaForConditionalGeneration(deepcopy(model.config))
+    copy.load_state_dict(model.state_dict())
+    copy.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
