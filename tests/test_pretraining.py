@@ -180,8 +180,12 @@ def test_the_label_asked_for_is_that_of_the_right_option() -> None:
             assert len(options) == 5 == len(set(options.values()))
             assert options[label] == question.answer and words in ("", question.answer)
         elif item.form == "binding":
-            listed, asked = re.fullmatch(r"(.*)\. Which of them is (.*)\? ASSISTANT:", item.suffix).groups()
-            options = dict(re.split(" = |: | stands for ", option) for option in listed.split("; "))
+            if "\n" in item.suffix:
+                asked, *lines, _ = item.suffix.splitlines()
+                options = dict(re.fullmatch(r"\[?(\w)(?:\]|:| =) (.*)", line).groups() for line in lines)
+            else:
+                listed, asked = re.fullmatch(r"(.*)\. Which of them is (.*)\? ASSISTANT:", item.suffix).groups()
+                options = dict(re.split(" = |: | stands for ", option) for option in listed.split("; "))
             assert len(options) == 5 == len(set(options.values()))
             assert options[item.answer] == asked
     assert min(checked[form] for form in (*lessons.FORMATS, "binding")) > 100

@@ -65,7 +65,12 @@ def binding(rng: np.random.Generator) -> Exercise:
     """Text alone: several labelled options, one of them named, which label has it?"""
     labels, options, listed = _labelled(rng)
     asked = int(rng.integers(ask.NUM_CHOICES))
-    text = f"{listed}. Which of them is {options[asked]}? ASSISTANT:"
+    if rng.random() < 0.5:
+        text = f"{listed}. Which of them is {options[asked]}? ASSISTANT:"
+    else:
+        mark = ("{}: {}", "[{}] {}", "{} = {}")[rng.integers(3)]
+        lines = "\n".join(mark.format(*pair) for pair in zip(labels, options, strict=True))
+        text = f"{options[asked]}\n{lines}\nWhich one is it? ASSISTANT:"
     return Exercise("binding", f"binding_{labels[0]}", text, labels[asked])
 
 
