@@ -9,6 +9,7 @@ import torch
 from cinetune import params as params_module
 from cinetune import pretraining
 from cinetune.answers import LETTERS
+from cinetune.attention import IMPLEMENTATION, SHARED_PREFIX, question_layout
 from cinetune.model import answer_logits, attach_lora, encoder_for
 from cinetune.packing import collate, pack, pieces, training_pack, weights
 from cinetune.questions import ClipQuestions, Question
@@ -23,14 +24,15 @@ QUESTIONS = (
 )
 
 
-@pytest.fixture(scope="module")
-def tiny():
+@pytest.fixture(scope="module", params=["sdpa", "shared_prefix"])
+def tiny(request):
     """A base of the project's own kind with random weights, its LoRA moved away from the identity."""
     params = params_module.load()
     tokenizer = pretraining.make_tokenizer(params.pretrain.vocab_size, seed=3)
     torch.manual_seed(0)
     model = pretraining.make_model(params.pretrain, params.frames.size, tokenizer)
     model.requires_grad_(False)
+    model.set_attn_implementation(IMPLEMENTATION | {"text_config": request.param})
     adapted = attach_lora(model, dataclasses.replace(params.train, lora_dropout=0.0))
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
@@ -81,6 +83,22 @@ def test_separate_pass_equals_separate_causal_pass_without_any_mask(tiny, frames
     batch = collate([item], 0, torch.float32, "cpu")
     plain = model(input_ids=batch["input_ids"], pixel_values_videos=batch["pixel_values_videos"]).logits[0]
     assert (plain[batch["slots"]] - answer_logits(model, batch)).abs().max() < 1e-5
+
+
+def test_questions_are_laid_out_in_a_batch_of_their_own():
+    positions, places = question_layout([2, 3, 1], start=10)
+    assert positions.tolist() == [[10, 11, 11], [12, 13, 14], [15, 15, 15]]
+    assert places.tolist() == [0, 1, 3, 4, 5, 6]
+
+
+def test_shared_prefix_attention_computes_no_pair_of_questions(tiny, frames):
+    """Without the mask that hides siblings, only the kernel that never looks at them gives the same numbers."""
+    model, encoder = tiny
+    batch = collate([make_pack(encoder, frames, (0, 1, 2))], 0, torch.float32, "cpu")
+    right = answer_logits(model, batch)
+    blind = answer_logits(model, batch | {"attention_mask": torch.zeros_like(batch["attention_mask"])})
+    is_shared = model.config.text_config._attn_implementation == SHARED_PREFIX
+    assert torch.equal(right, blind) == is_shared
 
 
 def test_a_question_does_not_see_its_siblings(tiny, frames):

@@ -16,6 +16,7 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
 )
 
+from cinetune.attention import IMPLEMENTATION
 from cinetune.errors import InputError
 from cinetune.packing import Encoder
 from cinetune.params import ModelParams, TrainParams
@@ -56,7 +57,7 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
     """
     check_base(params.base)
     dtype = DTYPES[params.dtype]
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa", "device_map": {"": device}}
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": IMPLEMENTATION, "device_map": {"": device}}
     if params.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -19,6 +19,7 @@ import torch
 from cinetune import frames as frames_module
 from cinetune import prompts
 from cinetune.answers import LETTERS
+from cinetune.attention import question_layout
 from cinetune.errors import InputError
 from cinetune.questions import ClipQuestions, Question
 
@@ -109,6 +110,11 @@ class Pack:
     def num_questions(self) -> int:
         return int(self.segments.max())
 
+    def question_lengths(self) -> tuple[list[int], int]:
+        """Tokens of each question, and of the prefix before them."""
+        prefix, *lengths = np.bincount(self.segments).tolist()
+        return lengths, prefix
+
 
 def pack(
     prefix: Sequence[int],
@@ -179,11 +185,12 @@ def model_inputs(
     return inputs
 
 
-def collate(
-    packs: Sequence[Pack], pad_token_id: int, dtype: torch.dtype, device: str | torch.device
-) -> dict[str, torch.Tensor]:
-    """Packs as one padded batch of the model's inputs, their frames included."""
+def collate(packs: Sequence[Pack], pad_token_id: int, dtype: torch.dtype, device: str | torch.device) -> dict[str, Any]:
+    """Packs as one padded batch of the model's inputs, their frames included; one pack's with its questions' layout."""
     batch = model_inputs(stack(packs, pad_token_id), dtype, device)
+    if len(packs) == 1:
+        layout = question_layout(*packs[0].question_lengths())
+        batch["questions"] = tuple(values.to(device) for values in layout)
     if packs[0].frames is not None:
         pixels = np.stack([frames_module.normalise(item.frames) for item in packs])
         batch["pixel_values_videos"] = torch.from_numpy(pixels).to(device=device, dtype=dtype)

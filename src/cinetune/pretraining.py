@@ -36,7 +36,7 @@ from cinetune.params import ModelParams, PretrainParams
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>", "<video>")
 QUESTIONS_WHILE_READING, QUESTIONS_WHILE_LOOKING, QUESTIONS_PER_CLIP = 5, 4, 8
-DRILLS_OF_A_KIND = 3
+BINDINGS_IN_A_DRILL = 8
 DRILLS = (lessons.binding, lessons.lookup, lessons.roll_call)
 WARMUP_STEPS = 100
 HELD_OUT_CLIPS = 60
@@ -168,7 +168,7 @@ class Exercises(IterableDataset):
 
     def _drill_pack(self, rng: np.random.Generator) -> Pack:
         """Lists and what stands where in them."""
-        exercises = [drill(rng) for drill in DRILLS for _ in range(DRILLS_OF_A_KIND)]
+        exercises = [lessons.binding(rng) for _ in range(BINDINGS_IN_A_DRILL)] + [drill(rng) for drill in DRILLS]
         return encode(self.encoder, self.encoder.tokenizer("USER: Read this.\n").input_ids, exercises, None)
 
     def _text_pack(self, rng: np.random.Generator) -> Pack:
