@@ -240,7 +240,7 @@ def test_an_adapter_goes_onto_a_quantised_base(base: Path, adapter: Path) -> Non
     exact = logits(load_adapter(read(base)[0], adapter), tokenizer)
     after = logits(adapted, tokenizer)
     alike = torch.nn.functional.cosine_similarity
-    assert alike(after, exact).min() > 0.9 > alike(before, exact).max()
+    assert (alike(after, exact) > alike(before, exact) + 0.05).all(), "each answer comes nearer to the exact one"
 
 
 # ---- LoRA
