@@ -86,7 +86,7 @@ def test_only_tracking_registry_and_serving_use_mlflow() -> None:
 
 def test_every_import_is_declared_or_comes_with_what_is() -> None:
     # Pillow, safetensors, PyYAML and the others below come with the pinned packages that need them.
-    declared = {"mlflow", "transformers", "torch", "peft", "av", "pandas", "pyarrow", "numpy", "scenedetect"}
+    declared = {"yt_dlp", "mlflow", "transformers", "torch", "peft", "av", "pandas", "pyarrow", "numpy", "scenedetect"}
     implied = {"yaml", "PIL", "safetensors", "tokenizers", "huggingface_hub", "matplotlib", "requests", "sqlalchemy"}
     implied |= {"uvicorn", "fastapi", "starlette", "cv2"}
     for name in modules():
