@@ -156,8 +156,16 @@ class _Timeline:
 
 def decode_clip(file: BinaryIO, settings: FrameSettings, limits: Limits) -> ClipFrames:
     """Frames of an open, seekable file. Meant for the child: only there are memory and time bounded."""
-    timeline = _read_timeline(file, limits)
-    cuts = _find_cuts(file, timeline, settings, limits) if settings.policy == "shots" else ()
+    # Before it is opened: from then on the place in the file is FFmpeg's.
+    size = file.seek(0, os.SEEK_END)
+    opened = _open(file, limits)
+    timeline = _read_timeline(*opened, size, limits)
+    if settings.policy == "shots":
+        opened[0].close()
+        cuts = _find_cuts(file, timeline, settings, limits)
+        opened = _open(file, limits)
+    else:
+        cuts = ()
     times = choose_times(timeline.duration_s, cuts, settings)
     if settings.seek == "keyframe" and timeline.keyframes:
         positions = [timeline.nearest_keyframe(time_s) for time_s in times]
@@ -165,7 +173,7 @@ def decode_clip(file: BinaryIO, settings: FrameSettings, limits: Limits) -> Clip
     else:
         positions = [timeline.shown_at(time_s) for time_s in times]
     fitted: dict[int, np.ndarray] = {}
-    with _Playhead(file, timeline, limits, positions) as playhead:
+    with _Playhead(file, timeline, limits, opened, positions) as playhead:
         for position in positions:
             if position not in fitted:
                 fitted[position] = fit(_upright(playhead.frame_at(position)), settings.size)
@@ -225,37 +233,36 @@ def _check_duration(duration_s: float, limits: Limits) -> None:
         )
 
 
-def _read_timeline(file: BinaryIO, limits: Limits) -> _Timeline:
-    """Read every packet's timestamp. Refuses what is too long, cut off, or promises more than it holds."""
-    # Before it is opened: from then on the place in the file is FFmpeg's.
-    size = file.seek(0, os.SEEK_END)
-    container, stream = _open(file, limits)
-    with container:
-        unit = stream.time_base or Fraction(1, 1000)
-        is_avi, is_mp4 = container.format.name == "avi", "mp4" in container.format.name
-        promised_s = _promised_seconds(container, stream)
-        _check_duration(promised_s, limits)
-        # MP4 lists the place of every frame, so that a missing end shows at once.
-        num_listed = len(stream.index_entries) if is_mp4 else 0
-        if is_mp4 and any(entry.pos + entry.size > size for entry in stream.index_entries):
-            raise _Refusal("broken", "is cut off, its last frames are missing: fetch it again")
-        packets: list[_Packet] = []
-        num_read, ends = 0, dict.fromkeys(container.streams, 0)
-        for packet in container.demux():
-            is_ours = packet.stream is stream
-            num_read += is_ours and packet.dts is not None
-            if packet.size == 0 or packet.is_discard:
-                continue
-            duration = packet.duration or 0
-            start = packet.pts if packet.pts is not None else packet.dts
-            if start is not None and start + duration > ends[packet.stream]:
-                ends[packet.stream] = start + duration
-            if is_ours:
-                packets.append(_Packet(packet.pts, packet.dts, max(duration, 0), packet.is_keyframe))
-                if len(packets) > limits.max_frames:
-                    raise _Refusal("too_long", f"has more than {limits.max_frames} frames: cut it")
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        end_s = max(float(end * (other.time_base or 0)) for other, end in ends.items())
+def _read_timeline(container: InputContainer, stream: VideoStream, size: int, limits: Limits) -> _Timeline:
+    """Read every packet's timestamp. Refuses what is too long, cut off, or promises more than it holds.
+
+    `size` is the file's, in bytes. The container is at its end afterwards.
+    """
+    unit = stream.time_base or Fraction(1, 1000)
+    is_avi, is_mp4 = container.format.name == "avi", "mp4" in container.format.name
+    promised_s = _promised_seconds(container, stream)
+    _check_duration(promised_s, limits)
+    # MP4 lists the place of every frame, so that a missing end shows at once.
+    num_listed = len(stream.index_entries) if is_mp4 else 0
+    if is_mp4 and any(entry.pos + entry.size > size for entry in stream.index_entries):
+        raise _Refusal("broken", "is cut off, its last frames are missing: fetch it again")
+    packets: list[_Packet] = []
+    num_read, ends = 0, dict.fromkeys(container.streams, 0)
+    for packet in container.demux():
+        is_ours = packet.stream is stream
+        num_read += is_ours and packet.dts is not None
+        if packet.size == 0 or packet.is_discard:
+            continue
+        duration = packet.duration or 0
+        start = packet.pts if packet.pts is not None else packet.dts
+        if start is not None and start + duration > ends[packet.stream]:
+            ends[packet.stream] = start + duration
+        if is_ours:
+            packets.append(_Packet(packet.pts, packet.dts, max(duration, 0), packet.is_keyframe))
+            if len(packets) > limits.max_frames:
+                raise _Refusal("too_long", f"has more than {limits.max_frames} frames: cut it")
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    end_s = max(float(end * (other.time_base or 0)) for other, end in ends.items())
     if not packets:
         raise _Refusal("broken", "holds no frames: fetch it again")
     if num_read < num_listed:
@@ -325,7 +332,7 @@ def _find_cuts(file: BinaryIO, timeline: _Timeline, settings: FrameSettings, lim
     shape: tuple[int, int] | None = None
     positions: list[int] = []
     cuts: list[float] = []
-    with _Playhead(file, timeline, limits) as playhead:
+    with _Playhead(file, timeline, limits, _open(file, limits)) as playhead:
         for position, frame in playhead.from_the_start():
             if shape is None:
                 scale = min(1.0, CUT_DETECTION_PIXELS / max(frame.width, frame.height))
@@ -344,15 +351,20 @@ def _find_cuts(file: BinaryIO, timeline: _Timeline, settings: FrameSettings, lim
 class _Playhead:
     """Walks through one video and stops at the positions asked for, in ascending order; without any, at all."""
 
-    def __init__(self, file: BinaryIO, timeline: _Timeline, limits: Limits, positions: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        timeline: _Timeline,
+        limits: Limits,
+        opened: tuple[InputContainer, VideoStream],
+        positions: Sequence[int] = (),
+    ) -> None:
         self._file, self._timeline, self._limits = file, timeline, limits
+        self._container, self._stream = opened
         self._positions = frozenset(positions)
         self._on_this_walk: set[int] = set()
-        self._container, self._stream = _open(file, limits)
         self._shown: tuple[int, VideoFrame] | None = None
         self._coming: tuple[int, VideoFrame] | None = None
-        if not positions:
-            self._rewind()
 
     def __enter__(self) -> _Playhead:
         return self
@@ -361,7 +373,8 @@ class _Playhead:
         self._container.close()
 
     def from_the_start(self) -> Iterator[tuple[int, VideoFrame]]:
-        """Every frame that can be decoded, with its position."""
+        """Every frame that can be decoded, with its position; of a container that was just opened."""
+        self._rewind()
         while self._coming is not None:
             yield self._coming
             self._step()
@@ -687,9 +700,12 @@ def _receive_clip(pipe: BinaryIO, settings: FrameSettings) -> ClipFrames | _Refu
 
 
 def read_many(
-    paths: Iterable[tuple[str, Path]], settings: FrameSettings, limits: Limits, workers: int
+    paths: Iterable[tuple[str, Path | VideoError]], settings: FrameSettings, limits: Limits, workers: int
 ) -> Iterator[tuple[str, ClipFrames | VideoError]]:
-    """(name, frames or why there are none) of many videos, in the order given, by `workers` children."""
+    """(name, frames or why there are none) of many videos, in the order given, by `workers` children.
+
+    What was refused before it was looked for keeps its place in the order.
+    """
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
@@ -697,7 +713,9 @@ def read_many(
             idle.put(stack.enter_context(Decoder(limits)))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
 
-        def read(name: str, path: Path) -> ClipFrames | VideoError:
+        def read(name: str, path: Path | VideoError) -> ClipFrames | VideoError:
+            if isinstance(path, VideoError):
+                return path
             decoder = idle.get()
             try:
                 return decoder.read(path, settings, name)
