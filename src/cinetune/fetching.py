@@ -33,8 +33,9 @@ DISK_IS_FULL = "disk_full"
 # Errors that may be gone a moment later.
 PASSING = {"rate_limited", "forbidden", "network", "timeout", "broken", "not_a_video"}
 HTTP_STATUSES = {401: "forbidden", 403: "forbidden", 404: "unavailable", 410: "unavailable", 429: "rate_limited"}
-HTTP_STATUSES |= {416: "network", 408: "network", 451: "geo_blocked"}
+HTTP_STATUSES |= {451: "geo_blocked"}
 PHRASES = (
+    (r"http error 5\d\d", "network"),
     (r"no space left on device", DISK_IS_FULL),
     (r"file too large|larger than max-filesize", "too_large"),
     (r"not a bot|try again later|too many requests|rate.?limit", "rate_limited"),
@@ -148,13 +149,10 @@ def _explain(error: BaseException) -> Fetched:
             return Fetched("geo_blocked", reason)
         if isinstance(cause, HTTPError):
             asked = cause.response.headers.get("Retry-After") or ""
-            known = HTTP_STATUSES.get(cause.status, "network")
-            said = known if known != "network" or status == "network" else status
+            said = HTTP_STATUSES.get(cause.status, "network")
             return Fetched(said, f"the server answered {cause.status}.", float(asked) if asked.isdecimal() else 0.0)
-        if isinstance(cause, TransportError | ContentTooShortError | OSError) and status not in (
-            DISK_IS_FULL,
-            "too_large",
-        ):
+        is_network = isinstance(cause, TransportError | ContentTooShortError | OSError)
+        if is_network and status not in (DISK_IS_FULL, "too_large"):
             return Fetched("network", reason)
     return Fetched(status, reason)
 
