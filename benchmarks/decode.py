@@ -1,0 +1,231 @@
+"""What eight exact frames of a clip cost, against decoding everything, torchcodec and decord; and what a store costs.
+
+    python benchmarks/decode.py [--seconds 160] [--clips 10000]
+
+Processor seconds are those of this process and its decoding child together. torchcodec and decord are left out
+where they cannot be loaded (`pip install 'cinetune[bench]'`; torchcodec needs FFmpeg's libraries).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import footage
+import numpy as np
+
+from cinetune.engines import Work, here
+from cinetune.frame_store import FrameStore, FrameStoreWriter, plan
+from cinetune.frames import ClipFrames, FrameSettings, choose_times, fit
+from cinetune.video import Decoder, Limits, encode, read_many
+
+EXACT = FrameSettings("uniform", num_frames=8, size=224, cut_threshold=27.0, min_shot_frames=15)
+KEYFRAME = FrameSettings("uniform", 8, 224, 27.0, 15, seek="keyframe")
+SHOTS = FrameSettings("shots", 8, 224, 27.0, 15)
+SMALL = FrameSettings("uniform", num_frames=8, size=32, cut_threshold=27.0, min_shot_frames=15)
+LIMITS = Limits(timeout_s=120.0, max_megapixels=9.0, max_duration_s=900.0, memory_mb=2048, max_frames=108_000)
+ROUNDS = 7
+QUESTIONS_A_CLIP = 32
+STORED_CLIPS = 256
+SHARD_CLIPS = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=160.0, help="length of the clip")
+    parser.add_argument("--clips", type=int, default=10_000, help="of the run that shows whether cost stays flat")
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = footage.write(Path(folder) / "clip.mp4", arguments.seconds)
+        print(f"{arguments.seconds:g} s of 640 x 360 at 24 frames/s, H.264, {path.stat().st_size / 1e6:.1f} MB\n")
+        figures |= compare(path)
+        figures |= scale_workers(path)
+        figures |= measure_store(Path(folder) / "store")
+        figures |= measure_growth(Path(folder), arguments.clips)
+    rounded = {name: round(value, 4) for name, value in figures.items()}
+    print(json.dumps({"benchmark": "decode", "machine": machine(), "figures": rounded}))
+
+
+def machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{model or platform.processor()}, {len(os.sched_getaffinity(0))} processors"
+
+
+# ---- one clip
+
+
+def compare(path: Path) -> dict[str, float]:
+    """Medians over rounds in which every way has its turn, so that a busy moment falls on all."""
+    with Decoder(LIMITS) as decoder:
+        ways: dict[str, Callable[[], object]] = {
+            "ours, exact": lambda: decoder.read(path, EXACT),
+            "ours, keyframe": lambda: decoder.read(path, KEYFRAME),
+            "ours, shots": lambda: decoder.read(path, SHOTS),
+            "decode everything": lambda: decode_everything(path),
+        } | other_libraries(path)
+        spent: dict[str, list[float]] = {name: [] for name in ways}
+        for way in ways.values():
+            way()
+        for _ in range(ROUNDS):
+            for name, way in ways.items():
+                began = processor_s(decoder)
+                way()
+                spent[name].append(processor_s(decoder) - began)
+    cost = {name: statistics.median(values) for name, values in spent.items()}
+    for name, seconds in cost.items():
+        print(f"{name:<24}{seconds:8.3f} CPU s a clip")
+    figures = {
+        "seed_over_ours": cost["decode everything"] / cost["ours, exact"],
+        "exact_cpu_s": cost["ours, exact"],
+        "keyframe_cpu_s": cost["ours, keyframe"],
+        "shots_cpu_s": cost["ours, shots"],
+    }
+    for name in ("torchcodec", "decord"):
+        if name in cost:
+            figures[f"ours_over_{name}"] = cost["ours, exact"] / cost[name]
+    return figures
+
+
+def processor_s(decoder: Decoder) -> float:
+    """Of this process and the decoder's child, to the precision of the clock ticks of /proc."""
+    process = decoder._process
+    if process is None:
+        return time.process_time()
+    fields = Path(f"/proc/{process.pid}/schedstat").read_text().split()
+    return time.process_time() + int(fields[0]) / 1e9
+
+
+def decode_everything(path: Path) -> np.ndarray:
+    """The seed's way: every frame is decoded, eight are kept."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        wanted = set(np.linspace(0, stream.frames - 1, EXACT.num_frames).astype(int).tolist())
+        frames = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i in wanted]
+    return np.stack([fit(frame, EXACT.size) for frame in frames])
+
+
+def other_libraries(path: Path) -> dict[str, Callable[[], object]]:
+    ways: dict[str, Callable[[], object]] = {}
+    try:
+        import torch
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, RuntimeError):
+        print("torchcodec is left out: it is not installed, or finds no FFmpeg")
+    else:
+        torch.set_num_threads(1)
+
+        def by_torchcodec() -> object:
+            video = VideoDecoder(str(path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
+            times = choose_times(video.metadata.duration_seconds, (), EXACT)
+            return [fit(frame, EXACT.size) for frame in video.get_frames_played_at(times).data.numpy()]
+
+        ways["torchcodec"] = by_torchcodec
+    try:
+        import decord
+    except ImportError as error:
+        print(f"decord is left out: {error}")
+    else:
+
+        def by_decord() -> object:
+            video = decord.VideoReader(str(path), num_threads=1)
+            step = len(video) / EXACT.num_frames
+            chosen = [int((i + 0.5) * step) for i in range(EXACT.num_frames)]
+            return [fit(frame, EXACT.size) for frame in video.get_batch(chosen).asnumpy()]
+
+        ways["decord"] = by_decord
+    return ways
+
+
+# ---- many clips
+
+
+def scale_workers(path: Path) -> dict[str, float]:
+    """Clips a second of two workers over one."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(3):
+        for workers in rates:
+            count = 12 * workers
+            clips = iter([(str(number), path) for number in range(count)])
+            results = read_many(clips, EXACT, LIMITS, workers)
+            next(results)
+            began = time.perf_counter()
+            # The first clips wait for their children to start; what is measured is the pace afterwards.
+            left = sum(1 for _ in results)
+            rates[workers].append(left / (time.perf_counter() - began))
+    one, two = (statistics.median(rates[workers]) for workers in (1, 2))
+    print(f"\n1 worker {one:.2f} clips/s, 2 workers {two:.2f} clips/s")
+    return {"two_workers_over_one": two / one}
+
+
+def measure_store(root: Path) -> dict[str, float]:
+    """Size against one copy a question, and a warm read of a random clip."""
+    rng = np.random.default_rng(0)
+    with FrameStoreWriter(root, EXACT, SHARD_CLIPS) as writer:
+        for number in range(STORED_CLIPS):
+            frames = rng.integers(0, 256, (8, 224, 224, 3), dtype=np.uint8)
+            times = tuple(float(second) for second in range(8))
+            writer.add(f"clip{number:07d}", ClipFrames(frames, times, times * 5, 160.0))
+    store = FrameStore.open(root)
+    order = [store.clip_ids[i] for i in rng.integers(0, STORED_CLIPS, 4 * STORED_CLIPS)]
+    for clip_id in store.clip_ids:
+        store.read(clip_id)
+    spent = []
+    for clip_id in order:
+        began = time.perf_counter()
+        frames = store.read(clip_id).frames
+        frames.sum()
+        spent.append(time.perf_counter() - began)
+    size = sum(path.stat().st_size for path in root.iterdir()) / STORED_CLIPS
+    copies = QUESTIONS_A_CLIP * 8 * 224 * 224 * 3
+    median_ms = 1000 * statistics.median(spent)
+    print(
+        f"store: {size / 1e6:.3f} MB a clip, 1/{copies / size:.1f} of a copy a question; random read {median_ms:.2f} ms"
+    )
+    return {"store_share": size / copies, "warm_read_ms": median_ms}
+
+
+def measure_growth(folder: Path, most: int) -> dict[str, float]:
+    """Seconds a clip and memory of whole runs over few and over many small clips."""
+    clips = folder / "clips"
+    clips.mkdir()
+    rng = np.random.default_rng(0)
+    encode(folder / "small.mp4", rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8), 12)
+    cost, memory = {}, {}
+    for count in (100, most):
+        clip_ids = [f"clip{number:07d}" for number in range(count)]
+        for clip_id in clip_ids:
+            (clips / f"{clip_id}.mp4").unlink(missing_ok=True)
+            (clips / f"{clip_id}.mp4").hardlink_to(folder / "small.mp4")
+        work = Work(folder / f"store-{count}", clips, SMALL, LIMITS, workers=1)
+        paces: list[float] = []
+        began = time.perf_counter()
+        for number, _ in enumerate(here(work, plan(clip_ids, SHARD_CLIPS)), start=1):
+            if number % 100 == 0:
+                paces.append((time.perf_counter() - began) / 100)
+                began = time.perf_counter()
+        with FrameStoreWriter(work.root, SMALL, SHARD_CLIPS) as writer:
+            writer.close(keep=clip_ids)
+        # The first hundred also start the child.
+        cost[count] = statistics.median(paces[1:] or paces)
+        memory[count] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"{count} clips: {1000 * cost[count]:.2f} ms a clip, first and last hundred {paces[0]:.4f} and "
+              f"{paces[-1]:.4f} s a clip, {memory[count]:.0f} MB at most")  # fmt: skip
+        figures = {"last_over_first_cost": paces[-1] / paces[min(1, len(paces) - 1)]}
+    return figures | {"memory_ratio": memory[most] / memory[100], "memory_mb": memory[most]}
+
+
+if __name__ == "__main__":
+    main()
