@@ -156,10 +156,8 @@ class _Timeline:
 
 def decode_clip(file: BinaryIO, settings: FrameSettings, limits: Limits) -> ClipFrames:
     """Frames of an open, seekable file. Meant for the child: only there are memory and time bounded."""
-    # Before it is opened: from then on the place in the file is FFmpeg's.
-    size = file.seek(0, os.SEEK_END)
     opened = _open(file, limits)
-    timeline = _read_timeline(*opened, size, limits)
+    timeline = _read_timeline(*opened, limits)
     if settings.policy == "shots":
         opened[0].close()
         cuts = _find_cuts(file, timeline, settings, limits)
@@ -233,10 +231,10 @@ def _check_duration(duration_s: float, limits: Limits) -> None:
         )
 
 
-def _read_timeline(container: InputContainer, stream: VideoStream, size: int, limits: Limits) -> _Timeline:
-    """Read every packet's timestamp. Refuses what is too long, cut off, or promises more than it holds.
+def _read_timeline(container: InputContainer, stream: VideoStream, limits: Limits) -> _Timeline:
+    """Read every packet's timestamp; the container is at its end afterwards.
 
-    `size` is the file's, in bytes. The container is at its end afterwards.
+    Refuses what is too long, cut off, or promises more than it holds.
     """
     unit = stream.time_base or Fraction(1, 1000)
     is_avi, is_mp4 = container.format.name == "avi", "mp4" in container.format.name
@@ -244,8 +242,6 @@ def _read_timeline(container: InputContainer, stream: VideoStream, size: int, li
     _check_duration(promised_s, limits)
     # MP4 lists the place of every frame, so that a missing end shows at once.
     num_listed = len(stream.index_entries) if is_mp4 else 0
-    if is_mp4 and any(entry.pos + entry.size > size for entry in stream.index_entries):
-        raise _Refusal("broken", "is cut off, its last frames are missing: fetch it again")
     packets: list[_Packet] = []
     num_read, ends = 0, dict.fromkeys(container.streams, 0)
     for packet in container.demux():
@@ -258,6 +254,8 @@ def _read_timeline(container: InputContainer, stream: VideoStream, size: int, li
         if start is not None and start + duration > ends[packet.stream]:
             ends[packet.stream] = start + duration
         if is_ours:
+            if is_mp4 and packet.is_corrupt:
+                raise _Refusal("broken", "is cut off, its last frames are missing: fetch it again")
             packets.append(_Packet(packet.pts, packet.dts, max(duration, 0), packet.is_keyframe))
             if len(packets) > limits.max_frames:
                 raise _Refusal("too_long", f"has more than {limits.max_frames} frames: cut it")
