@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import tempfile
 import time
@@ -77,7 +76,7 @@ def compare(path: Path) -> dict[str, float]:
         } | other_libraries(path)
         spent: dict[str, list[float]] = {name: [] for name in ways}
         for way in ways.values():
-            way()
+            way()  # the first time also starts the child and fills caches
         for _ in range(ROUNDS):
             for name, way in ways.items():
                 began = processor_s(decoder)
@@ -198,33 +197,35 @@ def measure_store(root: Path) -> dict[str, float]:
 
 
 def measure_growth(folder: Path, most: int) -> dict[str, float]:
-    """Seconds a clip and memory of whole runs over few and over many small clips."""
+    """Seconds a clip and memory of a run over many small clips, at its beginning and at its end."""
     clips = folder / "clips"
     clips.mkdir()
     rng = np.random.default_rng(0)
     encode(folder / "small.mp4", rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8), 12)
-    cost, memory = {}, {}
-    for count in (100, most):
-        clip_ids = [f"clip{number:07d}" for number in range(count)]
-        for clip_id in clip_ids:
-            (clips / f"{clip_id}.mp4").unlink(missing_ok=True)
-            (clips / f"{clip_id}.mp4").hardlink_to(folder / "small.mp4")
-        work = Work(folder / f"store-{count}", clips, SMALL, LIMITS, workers=1)
-        paces: list[float] = []
-        began = time.perf_counter()
-        for number, _ in enumerate(here(work, plan(clip_ids, SHARD_CLIPS)), start=1):
-            if number % 100 == 0:
-                paces.append((time.perf_counter() - began) / 100)
-                began = time.perf_counter()
-        with FrameStoreWriter(work.root, SMALL, SHARD_CLIPS) as writer:
-            writer.close(keep=clip_ids)
-        # The first hundred also start the child.
-        cost[count] = statistics.median(paces[1:] or paces)
-        memory[count] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{count} clips: {1000 * cost[count]:.2f} ms a clip, first and last hundred {paces[0]:.4f} and "
-              f"{paces[-1]:.4f} s a clip, {memory[count]:.0f} MB at most")  # fmt: skip
-        figures = {"last_over_first_cost": paces[-1] / paces[min(1, len(paces) - 1)]}
-    return figures | {"memory_ratio": memory[most] / memory[100], "memory_mb": memory[most]}
+    clip_ids = [f"clip{number:07d}" for number in range(most)]
+    for clip_id in clip_ids:
+        (clips / f"{clip_id}.mp4").hardlink_to(folder / "small.mp4")
+    work = Work(folder / "many", clips, SMALL, LIMITS, workers=1)
+    paces, memory = [], []
+    began = time.perf_counter()
+    for number, _ in enumerate(here(work, plan(clip_ids, SHARD_CLIPS)), start=1):
+        if number % 100 == 0:
+            paces.append((time.perf_counter() - began) / 100)
+            memory.append(resident_mb())
+            began = time.perf_counter()
+    with FrameStoreWriter(work.root, SMALL, SHARD_CLIPS) as writer:
+        writer.close(keep=clip_ids)
+    joined_s = time.perf_counter() - began
+    tenth = max(1, len(paces) // 10)
+    # The first hundred clips also wait for the child to start.
+    first, last = statistics.median(paces[1 : 1 + tenth]), statistics.median(paces[-tenth:])
+    print(f"{most} clips: {1000 * first:.2f} ms a clip in the first tenth, {1000 * last:.2f} in the last; "
+          f"{memory[0]:.0f} MB at first, {memory[-1]:.0f} at the end; joined in {joined_s:.2f} s")  # fmt: skip
+    return {"last_over_first_cost": last / first, "last_over_first_memory": memory[-1] / memory[0], "join_s": joined_s}
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 if __name__ == "__main__":

@@ -178,6 +178,14 @@ def _text(path: Path, text: str) -> Path:
     return path
 
 
+def test_a_reason_shows_no_keys_of_an_address(tmp_path: Path) -> None:
+    addresses = ["http://me:PASS@host/a.mp4?key=SECRET&v=1", "http://me:PASS@host/b.mp4?v=2&token=SECRET"]
+    rows = [row(number, yt_clip_link=address, clip_id="same") for number, address in enumerate(addresses)]
+    [rejected] = read(write(tmp_path / "test.jsonl", rows), tmp_path).rejected
+    assert "SECRET" not in rejected["reason"] and "PASS" not in rejected["reason"]
+    assert "host/b.mp4?v=2&token=..." in rejected["reason"]
+
+
 def test_a_list_of_links_gives_clips_without_questions(tmp_path: Path) -> None:
     path = _text(
         tmp_path / "links.csv",

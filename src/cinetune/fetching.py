@@ -210,6 +210,9 @@ class Fetcher:
 
     def fetch(self, link: Link, path: Path) -> Fetched:
         """One attempt; on `ok` the file is at `path`, which is otherwise to be thrown away."""
+        stopped = Fetched("network", "was not fetched: the download was stopped.")
+        if self._is_closed:
+            return stopped
         process = self._running()
         timer = threading.Timer(self._limits.timeout_s, process.kill)
         timer.start()
@@ -223,7 +226,7 @@ class Fetcher:
             return Fetched(**answer)
         self._discard()
         if self._is_closed:
-            return Fetched("network", "was not fetched: the download was stopped.")
+            return stopped
         return Fetched("timeout", f"took more than {self._limits.timeout_s:g} s: raise download.timeout_s.")
 
     def _running(self) -> subprocess.Popen[bytes]:

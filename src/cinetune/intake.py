@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ VERSIONS = ("v1", "v2")
 SPLITS = ("train", "test")
 BATCH_ROWS = 1000
 MOST_REASON_CHARS = 300
+# What an address may carry beside the place: names and keys, which must not end up in a list of reasons.
+SECRETS = re.compile(r"(://(?=[^/\s]*@)|[?&](?!v=|list=)[\w.~-]+=)[^&@\s'\"]+")
 NUMBERS = ("year", "answer_key_position")
 LISTS = ("genre", "choices")
 SCHEMA = pa.schema(
@@ -127,7 +130,7 @@ def _take(
         intake.clips[split][clip_id] = wanted
         return kept
     except InputError as error:
-        reason = " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())
+        reason = " ".join(SECRETS.sub(r"\1...", str(error)).encode("utf-8", "backslashreplace").decode().split())
         shown = reason if len(reason) <= MOST_REASON_CHARS else f"{reason[: MOST_REASON_CHARS - 3]}..."
         intake.rejected.append({"row": place, "reason": shown})
         return None

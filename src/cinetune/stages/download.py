@@ -82,7 +82,8 @@ def _claim(data_dir: str) -> Path:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
         raise InputError(f"download.data_dir {data_dir!r} holds what download has not put there: name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    stages.write_json(folder / MARK, {"made_by": "cinetune download"})
+    if not (folder / MARK).is_file():
+        stages.write_json(folder / MARK, {"made_by": "cinetune download"})
     return folder
 
 
@@ -104,8 +105,8 @@ def _keep(folder: Path, taken: Intake, chosen: Sequence[Wanted], max_clips: int)
     from cinetune import intake
 
     if max_clips:
-        for path in (folder / "questions").glob("*.parquet"):
-            intake.keep_only(path, {clip.clip_id for clip in chosen})
+        for split in (split for split, asked in taken.questions.items() if asked):
+            intake.keep_only(folder / "questions" / f"{split}.parquet", {clip.clip_id for clip in chosen})
 
 
 def _fetch(downloader: Downloader, chosen: Sequence[Wanted], manifest: Manifest, again: set[str]) -> int:
