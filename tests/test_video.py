@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import signal
@@ -24,6 +25,7 @@ from cinetune.errors import InputError
 from cinetune.frames import ClipFrames, FrameSettings
 from cinetune.params import load
 from cinetune.video import Decoder, Limits, VideoError, encode, read_many
+from clip_server import serving
 
 pytestmark = pytest.mark.data
 
@@ -145,6 +147,7 @@ def assert_still_works(decoder: Decoder, good: Path) -> None:
         ),
         (".webm", {"codec": "libvpx-vp9", "g": 24, "deadline": "realtime", "cpu-used": 8}),
         (".mkv", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
+        (".mp4", {"codec": "libsvtav1", "g": 24, "preset": 10}),
         (".mp4", {"codec": "libx265", "g": 24, "preset": "ultrafast", "x265-params": "log-level=none"}),
     ],
 )
@@ -207,6 +210,25 @@ def test_bytes_give_the_same_frames_as_the_file(decoder: Decoder, good: Path) ->
     from_file, from_bytes = decoder.read(good, SHOTS), decoder.read(good.read_bytes(), SHOTS)
     assert (from_file.frames == from_bytes.frames).all()
     assert (from_file.times, from_file.cuts) == (from_bytes.times, from_bytes.cuts)
+
+
+@pytest.mark.parametrize("options", [{"g": 24, "bf": 3}, {"g": 24, "bf": 0}, {"g": 500}])
+def test_the_nearest_keyframes_are_taken_where_that_is_enough(
+    decoder: Decoder, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    path = write(tmp_path / "clip.mp4", numbered(96), **options, **{"x264-params": "scenecut=0"})
+    clip = decoder.read(path, dataclasses.replace(UNIFORM, seek="keyframe"))
+    wanted = np.array([6 + 12 * i for i in range(8)])
+    nearest = [min(range(0, 96, options["g"]), key=lambda k: abs(k - w)) for w in wanted]
+    assert numbers(clip.frames) == nearest
+    assert clip.times == pytest.approx([number / 12 for number in nearest])
+
+
+def test_frames_close_together_and_out_of_order_in_the_file_are_exact(decoder: Decoder, tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.mp4", numbered(240), g=60, bf=7, preset="slow")
+    for count in (8, 31, 120, 240, 300):
+        clip = decoder.read(path, dataclasses.replace(UNIFORM, num_frames=count))
+        assert numbers(clip.frames) == [int(time_s * 12 + 1e-3) for time_s in clip.times]
 
 
 def test_hard_cuts_a_second_apart_are_found_where_they_are(decoder: Decoder, tmp_path: Path) -> None:
@@ -355,6 +377,17 @@ def test_a_playlist_opens_no_other_file(
     assert reason(decoder, path)[0] == "not_a_video"
 
 
+@pytest.mark.parametrize("kind", list(PLAYLISTS))
+def test_what_a_playlist_names_is_not_asked_for(decoder: Decoder, tmp_path: Path, good: Path, kind: str) -> None:
+    with serving(good.read_bytes()) as server:
+        for suffix in (".mp4", ".mkv", ".avi", ".webm", ".m3u8", ""):
+            path = tmp_path / f"clip{suffix}"
+            for target in (f"{server.root}/whole/a.mp4", f"{server.root}/whole/a.m3u8"):
+                path.write_text(PLAYLISTS[kind].format(target))
+                assert reason(decoder, path)[0] == "not_a_video"
+        assert not server.hits
+
+
 def test_sound_alone_is_not_a_video(decoder: Decoder, tmp_path: Path) -> None:
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as output:
@@ -375,6 +408,25 @@ def test_an_address_is_taken_for_a_file_name(decoder: Decoder, good: Path, name:
 
 
 # Names and kinds of files
+
+
+def test_negative_and_repeated_timestamps_lose_no_frame(decoder: Decoder, tmp_path: Path, good: Path) -> None:
+    with av.open(str(good)) as source:
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        for name, stamp in (("negative", lambda i: i - 40), ("repeated", lambda i: i // 2)):
+            path = tmp_path / f"{name}.mkv"
+            with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as output:
+                stream = output.add_stream_from_template(source.streams.video[0])
+                for number, packet in enumerate(packets):
+                    copy = av.Packet(bytes(packet))
+                    copy.stream, copy.time_base, copy.is_keyframe = stream, Fraction(1, 12), packet.is_keyframe
+                    copy.pts = copy.dts = stamp(number)
+                    output.mux(copy)
+            try:
+                assert decoder.read(path, UNIFORM).frames.shape == (8, 64, 64, 3)
+            except VideoError as error:
+                assert error.status == "broken"
+    assert_still_works(decoder, good)
 
 
 @pytest.mark.parametrize(
@@ -467,6 +519,66 @@ def test_flipped_bits_never_take_the_decoder_down(decoder: Decoder, good: Path) 
         else:
             assert clip.frames.shape == (8, 64, 64, 3)
     assert_still_works(decoder, good)
+
+
+def test_a_file_that_changes_while_it_is_read_costs_at_most_itself(
+    decoder: Decoder, tmp_path: Path, good: Path
+) -> None:
+    path, is_over = tmp_path / "clip.mp4", threading.Event()
+    content = good.read_bytes()
+
+    def change() -> None:
+        rng = np.random.default_rng(0)
+        while not is_over.is_set():
+            path.write_bytes(content[: int(rng.integers(0, len(content)))])
+            path.write_bytes(content)
+
+    path.write_bytes(content)
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        for _ in range(40):
+            try:
+                assert decoder.read(path, UNIFORM).frames.shape == (8, 64, 64, 3)
+            except VideoError as error:
+                assert error.status in ("broken", "not_a_video", "unreadable")
+    finally:
+        is_over.set()
+        writer.join()
+    assert_still_works(decoder, good)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_frames_and_a_bomb_stay_within_memory(tmp_path: Path) -> None:
+    bomb = write(tmp_path / "bomb.mp4", [np.zeros((4320, 7680, 3), np.uint8)] * 2, preset="ultrafast")
+    blank = [np.zeros((16, 16, 3), np.uint8)] * 100_000
+    long = write(tmp_path / "long.mp4", blank, preset="ultrafast", rate=120)
+    assert bomb.stat().st_size < 200_000
+    before = children()
+    with Decoder(Limits(60.0, 9.0, 900.0, 2048, 108_000)) as decoder:
+        assert reason(decoder, bomb)[0] == "too_large"
+        assert decoder.read(long, UNIFORM).duration_s == pytest.approx(833.3, abs=0.1)
+        (child,) = children() - before
+        [peak] = [line for line in Path(f"/proc/{child}/status").read_text().splitlines() if "VmHWM" in line]
+        assert int(peak.split()[1]) < 500_000
+
+
+def test_one_child_reads_hundreds_of_clips_in_flat_memory(good: Path) -> None:
+    before = children()
+
+    def resident() -> int:
+        (child,) = children() - before
+        return int(Path(f"/proc/{child}/statm").read_text().split()[1]) * 4096
+
+    with Decoder(LIMITS) as decoder:
+        sizes = []
+        for _ in range(6):
+            for _ in range(50):
+                decoder.read(good, UNIFORM)
+            with pytest.raises(VideoError):
+                decoder.read(good.read_bytes()[:2000], UNIFORM)
+            sizes.append(resident())
+    assert sizes[-1] - sizes[1] < 8_000_000
 
 
 def test_a_header_that_promises_hours_is_refused(decoder: Decoder, tmp_path: Path) -> None:

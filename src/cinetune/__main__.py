@@ -19,6 +19,7 @@ from cinetune.errors import InputError
 
 COMMANDS = (
     "main",
+    "download",
     "frames",
     "pretrain",
     "train",

@@ -3,15 +3,19 @@
     shard-00000.safetensors   one uint8 tensor a clip, and the shard's own part of the index in its header
     index.parquet             one row a clip, also for those that failed
     settings.json             the frame settings that all of it was made with
+    part-<hash>.safetensors   a shard that has no number yet; gone when the store is closed
 
 A shard holds its part of the index itself, so it is there whole or not at all, and a run that was killed
-loses the clips of one shard. The same clips in the same order give the same bytes, however many runs it took.
+loses the clips of one shard. Several processes may write parts at once. The same clips in the same order give
+the same bytes, however many runs or machines it took.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -116,23 +120,32 @@ class FrameStore:
         return ClipFrames(frames, entry.times, entry.cuts, entry.duration_s)
 
 
+def plan(clips: Sequence[Any], shard_clips: int) -> list[list[Any]]:
+    """The clips of each shard of a whole store."""
+    return [list(clips[i : i + shard_clips]) for i in range(0, len(clips), shard_clips)]
+
+
 class FrameStoreWriter:
     """Adds clips to a store, new or begun before; a store made with other settings is emptied first.
 
-    One writer at a time. Use as a context manager or call `close`: without it, what was added since the last
-    full shard is lost, and nothing that was added shows in the index.
+    Use as a context manager or call `close`: without it, what was added since the last full shard is lost, and
+    nothing that was added shows in the index. One writer at a time, but for those that are shared: they leave what
+    others do alone, call `flush` and never `close`, and raise InputError for a store made with other settings.
     """
 
-    def __init__(self, root: Path, settings: FrameSettings, shard_clips: int) -> None:
+    def __init__(self, root: Path, settings: FrameSettings, shard_clips: int, is_shared: bool = False) -> None:
         self._root = Path(root)
         self._settings = settings
         self._shard_clips = shard_clips
         self._root.mkdir(parents=True, exist_ok=True)
-        for leftover in self._root.glob("*.unfinished"):
-            leftover.unlink()
-        if _read_settings(self._root) != settings:
-            self._empty()
-        self._shards = self._read_shards()
+        if is_shared:
+            self._join()
+        else:
+            for leftover in self._root.glob("*.unfinished"):
+                leftover.unlink()
+            if _read_settings(self._root) != settings:
+                self._empty()
+        self._shards = self._read_shards(is_shared)
         self._pending: list[tuple[_Entry, np.ndarray | None]] = []
 
     def __enter__(self) -> FrameStoreWriter:
@@ -156,7 +169,16 @@ class FrameStoreWriter:
             entry = _Entry(clip_id, "ok", "", result.times, result.cuts, result.duration_s)
             self._pending.append((entry, self._checked(clip_id, result.frames)))
         if len(self._pending) == self._shard_clips:
-            self._write_pending()
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added since the last shard as one, though it be small."""
+        if self._pending:
+            ids = "\n".join(entry.clip_id for entry, _ in self._pending)
+            name = f"part-{hashlib.sha256(ids.encode()).hexdigest()[:16]}.safetensors"
+            _write_whole(self._root / name, _pack(self._pending, self._settings))
+            self._shards[name] = [entry for entry, _ in self._pending]
+            self._pending = []
 
     def close(self, keep: Sequence[str] | None = None) -> None:
         """Write what is left and the index.
@@ -164,10 +186,8 @@ class FrameStoreWriter:
         With `keep`, clips that are not in it are dropped and the rest is laid out in its order, so that the
         bytes do not depend on how many runs it took.
         """
-        if self._pending:
-            self._write_pending()
-        if keep is not None:
-            self._lay_out(keep)
+        self.flush()
+        self._lay_out(list(self._latest()) if keep is None else keep)
         self._write_index()
 
     def _checked(self, clip_id: str, frames: np.ndarray) -> np.ndarray:
@@ -184,28 +204,32 @@ class FrameStoreWriter:
         # The index first and the settings last: killed in between, the store counts as not there.
         (self._root / "index.parquet").unlink(missing_ok=True)
         (self._root / "settings.json").unlink(missing_ok=True)
-        for shard in self._root.glob("shard-*.safetensors"):
+        for shard in self._root.glob("*.safetensors"):
             shard.unlink()
+        self._write_settings()
+
+    def _join(self) -> None:
+        if not (self._root / "settings.json").exists():
+            # Whoever else begins now writes the same.
+            self._write_settings()
+        if _read_settings(self._root) != self._settings:
+            raise InputError(f"{str(self._root)!r} holds frames made with other settings: name another folder.")
+
+    def _write_settings(self) -> None:
         content = {"schema_version": SCHEMA_VERSION, **self._settings.to_dict()}
         _write_whole(self._root / "settings.json", (json.dumps(content, indent=2) + "\n").encode())
 
-    def _read_shards(self) -> dict[str, list[_Entry]]:
+    def _read_shards(self, is_shared: bool) -> dict[str, list[_Entry]]:
         """The entries of every usable shard, by file name; other shards are removed, to be made again."""
         shards = {}
-        for path in sorted(self._root.glob("shard-*.safetensors")):
+        # Parts last: what they say is newer.
+        for path in (*sorted(self._root.glob("shard-*.safetensors")), *sorted(self._root.glob("part-*.safetensors"))):
             entries = _read_shard_index(path, self._settings)
-            if entries is None:
-                path.unlink()
-            else:
+            if entries is not None:
                 shards[path.name] = entries
+            elif not is_shared:
+                path.unlink()
         return shards
-
-    def _write_pending(self) -> None:
-        number = 1 + max((_shard_number(name) for name in self._shards), default=-1)
-        name = _shard_name(number)
-        _write_whole(self._root / name, _pack(self._pending, self._settings))
-        self._shards[name] = [entry for entry, _ in self._pending]
-        self._pending = []
 
     def _latest(self) -> dict[str, tuple[str, _Entry]]:
         """Shard and entry of each clip: frames win over a failure, then what came later."""
@@ -221,8 +245,7 @@ class FrameStoreWriter:
         """Bring the shards into the form that one uninterrupted run over `keep` would have given them."""
         latest = self._latest()
         wanted = [latest[clip_id] for clip_id in dict.fromkeys(keep) if clip_id in latest]
-        chunks = [wanted[i : i + self._shard_clips] for i in range(0, len(wanted), self._shard_clips)]
-        planned = {_shard_name(number): chunk for number, chunk in enumerate(chunks)}
+        planned = {_shard_name(number): chunk for number, chunk in enumerate(plan(wanted, self._shard_clips))}
         changed = {
             name: chunk for name, chunk in planned.items() if self._shards.get(name) != [entry for _, entry in chunk]
         }
@@ -230,8 +253,7 @@ class FrameStoreWriter:
         if not changed and not surplus:
             return
         for name, chunk in changed.items():
-            content = [(entry, self._frames(shard, entry)) for shard, entry in chunk]
-            _write_whole(self._root / f"{name}.unfinished", _pack(content, self._settings))
+            self._prepare(self._root / f"{name}.unfinished", chunk)
         # From here to the new index the store is between two states, and must not be opened.
         (self._root / "index.parquet").unlink(missing_ok=True)
         for name in changed:
@@ -240,6 +262,16 @@ class FrameStoreWriter:
             (self._root / name).unlink()
         _sync_folder(self._root)
         self._shards = {name: [entry for _, entry in chunk] for name, chunk in planned.items()}
+
+    def _prepare(self, path: Path, chunk: Sequence[tuple[str, _Entry]]) -> None:
+        """The bytes of a shard of these clips under another name: those of a part that is the same, or packed anew."""
+        source = chunk[0][0]
+        if self._shards[source] == [entry for _, entry in chunk]:
+            with suppress(OSError):
+                os.link(self._root / source, path)
+                return
+        content = [(entry, self._frames(shard, entry)) for shard, entry in chunk]
+        _write_whole(path, _pack(content, self._settings))
 
     def _frames(self, shard: str, entry: _Entry) -> np.ndarray | None:
         if not entry.is_ok:
@@ -296,13 +328,9 @@ def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.safetensors"
 
 
-def _shard_number(name: str) -> int:
-    return int(name.removeprefix("shard-").removesuffix(".safetensors"))
-
-
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
     try:
         with unfinished.open("wb") as file:
             file.write(content)

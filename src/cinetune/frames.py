@@ -33,6 +33,7 @@ class FrameSettings:
     size: int
     cut_threshold: float
     min_shot_frames: int
+    seek: str = "exact"
 
     @classmethod
     def of(cls, params: FramesParams) -> FrameSettings:

@@ -36,8 +36,30 @@ class PromptParams:
 
 
 @dataclass(frozen=True)
+class DownloadParams:
+    questions: str
+    revision: str
+    data_dir: str
+    videos: str
+    max_clips: int
+    workers: int
+    retries: int
+    pause_s: float
+    backoff_s: float
+    stall_s: float
+    timeout_s: float
+    max_megabytes: int
+    max_duration_s: float
+    stop_after: int
+    again: str
+    cookies: str
+    pin: str
+
+
+@dataclass(frozen=True)
 class FramesParams:
     policy: str
+    seek: str
     num_frames: int
     size: int
     cut_threshold: float
@@ -48,6 +70,9 @@ class FramesParams:
     max_megapixels: float
     max_duration_s: float
     memory_mb: int
+    engine: str
+    shard: str
+    out: str
 
 
 @dataclass(frozen=True)
@@ -139,6 +164,7 @@ class Params:
     data: DataParams
     model: ModelParams
     prompt: PromptParams
+    download: DownloadParams
     frames: FramesParams
     train: TrainParams
     evaluate: EvaluateParams
@@ -161,7 +187,10 @@ class Params:
 CHOICES = {
     "model.quantization": ("none", "nf4"),
     "model.dtype": ("float32", "bfloat16", "float16"),
+    "download.pin": ("true", "false"),
     "frames.policy": ("shots", "uniform"),
+    "frames.seek": ("exact", "keyframe"),
+    "frames.engine": ("local", "ray"),
     "evaluate.split": ("train", "test"),
     "evaluate.ablation": ("none", "neither", "no_frames", "no_subtitles"),
     "report.reference": ("v1", "v2", "none"),
@@ -171,6 +200,7 @@ MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "register.margin",
     "prompt.max_subtitle_tokens", "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps",
     "pretrain.steps", "pretrain.decay_fraction", "train.open_questions_per_pack",
+    "download.max_clips", "download.retries", "download.pause_s", "download.backoff_s",
 }  # fmt: skip
 BELOW_ONE = {
     "train.warmup_fraction", "train.validation_fraction", "train.lora_dropout", "pretrain.decay_fraction",

@@ -17,13 +17,11 @@ import queue
 import resource
 import signal
 import stat
-import struct
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -41,6 +39,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from cinetune.children import leave_with, read_message, write_message
 from cinetune.errors import InputError
 from cinetune.frames import ClipError, ClipFrames, FrameSettings, choose_times, fit
 from cinetune.params import FramesParams
@@ -55,8 +54,9 @@ READ_BUFFER_BYTES = 1 << 18
 MOST_FRAMES_PER_SECOND = 120
 CUT_DETECTION_PIXELS = 160
 START_TIMEOUT_S = 60.0
-MOST_HEADER_BYTES = 1 << 23
 # In these a packet may hold no shown frame, so a packet's timestamp does not promise one.
+# In these a frame may be one that no other needs, and their decoders leave such frames out on request.
+CODECS_WITH_IDLE_FRAMES = {"h264", "hevc"}
 CODECS_WITH_HIDDEN_FRAMES = {"vp8", "mpeg4"}
 # The same pixels on every processor, not only on this one.
 REPEATABLE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -145,18 +145,37 @@ class _Timeline:
         index = bisect.bisect_right(self.positions, self.positions[0] + steps)
         return self.positions[max(index - 1, 0)]
 
+    def keyframe_before(self, position: int) -> int:
+        """Index of the last keyframe that is shown no later; -1 where there is none."""
+        return bisect.bisect_right(self.keyframes, position) - 1
+
+    def nearest_keyframe(self, time_s: float) -> int:
+        wanted = self.shown_at(time_s)
+        return min(self.keyframes, key=lambda keyframe: abs(keyframe - wanted))
+
 
 def decode_clip(file: BinaryIO, settings: FrameSettings, limits: Limits) -> ClipFrames:
     """Frames of an open, seekable file. Meant for the child: only there are memory and time bounded."""
-    timeline = _read_timeline(file, limits)
-    cuts = _find_cuts(file, timeline, settings, limits) if settings.policy == "shots" else ()
+    opened = _open(file, limits)
+    timeline = _read_timeline(*opened, limits)
+    if settings.policy == "shots":
+        opened[0].close()
+        cuts = _find_cuts(file, timeline, settings, limits)
+        opened = _open(file, limits)
+    else:
+        cuts = ()
     times = choose_times(timeline.duration_s, cuts, settings)
+    if settings.seek == "keyframe" and timeline.keyframes:
+        positions = [timeline.nearest_keyframe(time_s) for time_s in times]
+        times = [timeline.seconds(position) for position in positions]
+    else:
+        positions = [timeline.shown_at(time_s) for time_s in times]
     fitted: dict[int, np.ndarray] = {}
-    with _Playhead(file, timeline, limits) as playhead:
-        for position in map(timeline.shown_at, times):
+    with _Playhead(file, timeline, limits, opened, positions) as playhead:
+        for position in positions:
             if position not in fitted:
                 fitted[position] = fit(_upright(playhead.frame_at(position)), settings.size)
-    frames = np.stack([fitted[timeline.shown_at(time_s)] for time_s in times])
+    frames = np.stack([fitted[position] for position in positions])
     return ClipFrames(frames=frames, times=tuple(times), cuts=tuple(cuts), duration_s=timeline.duration_s)
 
 
@@ -212,34 +231,36 @@ def _check_duration(duration_s: float, limits: Limits) -> None:
         )
 
 
-def _read_timeline(file: BinaryIO, limits: Limits) -> _Timeline:
-    """Read every packet's timestamp. Refuses what is too long, cut off, or promises more than it holds."""
-    # Before it is opened: from then on the place in the file is FFmpeg's.
-    size = file.seek(0, os.SEEK_END)
-    container, stream = _open(file, limits)
-    with container:
-        unit = stream.time_base or Fraction(1, 1000)
-        is_avi, is_mp4 = container.format.name == "avi", "mp4" in container.format.name
-        promised_s = _promised_seconds(container, stream)
-        _check_duration(promised_s, limits)
-        # MP4 lists the place of every frame, so that a missing end shows at once.
-        num_listed = len(stream.index_entries) if is_mp4 else 0
-        if is_mp4 and any(entry.pos + entry.size > size for entry in stream.index_entries):
-            raise _Refusal("broken", "is cut off, its last frames are missing: fetch it again")
-        packets: list[_Packet] = []
-        num_read, end_s = 0, 0.0
-        for packet in container.demux():
-            num_read += packet.stream.index == stream.index and packet.dts is not None
-            if packet.size == 0 or packet.is_discard:
-                continue
-            start = packet.pts if packet.pts is not None else packet.dts
-            if start is not None and packet.time_base:
-                end_s = max(end_s, float((start + (packet.duration or 0)) * packet.time_base))
-            if packet.stream.index == stream.index:
-                packets.append(_Packet(packet.pts, packet.dts, max(packet.duration or 0, 0), packet.is_keyframe))
-                if len(packets) > limits.max_frames:
-                    raise _Refusal("too_long", f"has more than {limits.max_frames} frames: cut it")
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+def _read_timeline(container: InputContainer, stream: VideoStream, limits: Limits) -> _Timeline:
+    """Read every packet's timestamp; the container is at its end afterwards.
+
+    Refuses what is too long, cut off, or promises more than it holds.
+    """
+    unit = stream.time_base or Fraction(1, 1000)
+    is_avi, is_mp4 = container.format.name == "avi", "mp4" in container.format.name
+    promised_s = _promised_seconds(container, stream)
+    _check_duration(promised_s, limits)
+    # MP4 lists the place of every frame, so that a missing end shows at once.
+    num_listed = len(stream.index_entries) if is_mp4 else 0
+    packets: list[_Packet] = []
+    num_read, ends = 0, dict.fromkeys(container.streams, 0)
+    for packet in container.demux():
+        is_ours = packet.stream is stream
+        num_read += is_ours and packet.dts is not None
+        if packet.size == 0 or packet.is_discard:
+            continue
+        duration = packet.duration or 0
+        start = packet.pts if packet.pts is not None else packet.dts
+        if start is not None and start + duration > ends[packet.stream]:
+            ends[packet.stream] = start + duration
+        if is_ours:
+            if is_mp4 and packet.is_corrupt:
+                raise _Refusal("broken", "is cut off, its last frames are missing: fetch it again")
+            packets.append(_Packet(packet.pts, packet.dts, max(duration, 0), packet.is_keyframe))
+            if len(packets) > limits.max_frames:
+                raise _Refusal("too_long", f"has more than {limits.max_frames} frames: cut it")
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    end_s = max(float(end * (other.time_base or 0)) for other, end in ends.items())
     if not packets:
         raise _Refusal("broken", "holds no frames: fetch it again")
     if num_read < num_listed:
@@ -309,7 +330,7 @@ def _find_cuts(file: BinaryIO, timeline: _Timeline, settings: FrameSettings, lim
     shape: tuple[int, int] | None = None
     positions: list[int] = []
     cuts: list[float] = []
-    with _Playhead(file, timeline, limits) as playhead:
+    with _Playhead(file, timeline, limits, _open(file, limits)) as playhead:
         for position, frame in playhead.from_the_start():
             if shape is None:
                 scale = min(1.0, CUT_DETECTION_PIXELS / max(frame.width, frame.height))
@@ -326,12 +347,22 @@ def _find_cuts(file: BinaryIO, timeline: _Timeline, settings: FrameSettings, lim
 
 
 class _Playhead:
-    """Walks through one video and stops at the frames asked for, in ascending order."""
+    """Walks through one video and stops at the positions asked for, in ascending order; without any, at all."""
 
-    def __init__(self, file: BinaryIO, timeline: _Timeline, limits: Limits) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        timeline: _Timeline,
+        limits: Limits,
+        opened: tuple[InputContainer, VideoStream],
+        positions: Sequence[int] = (),
+    ) -> None:
         self._file, self._timeline, self._limits = file, timeline, limits
-        self._container, self._stream = _open(file, limits)
-        self._rewind()
+        self._container, self._stream = opened
+        self._positions = frozenset(positions)
+        self._on_this_walk: set[int] = set()
+        self._shown: tuple[int, VideoFrame] | None = None
+        self._coming: tuple[int, VideoFrame] | None = None
 
     def __enter__(self) -> _Playhead:
         return self
@@ -340,13 +371,16 @@ class _Playhead:
         self._container.close()
 
     def from_the_start(self) -> Iterator[tuple[int, VideoFrame]]:
-        """Every frame that can be decoded, with its position."""
+        """Every frame that can be decoded, with its position; of a container that was just opened."""
+        self._rewind()
         while self._coming is not None:
             yield self._coming
             self._step()
 
     def frame_at(self, position: int) -> VideoFrame:
         """The frame whose position this is. Refuses a clip in which it cannot be decoded without damage."""
+        keyframe = self._timeline.keyframe_before
+        self._on_this_walk = {other for other in self._positions if keyframe(other) == keyframe(position)}
         for start in self._starts(position):
             start()
             while self._coming is not None and self._coming[0] <= position:
@@ -357,12 +391,15 @@ class _Playhead:
 
     def _starts(self, position: int) -> Iterator[Callable[[], None]]:
         """Ways to get there, cheapest first: walk on, jump to a keyframe before it, begin again."""
-        index = bisect.bisect_right(self._timeline.keyframes, position) - 1
+        index = self._timeline.keyframe_before(position)
         here = self._shown or self._coming
         if here is not None and here[0] <= position:
             next_keyframe_is_behind = index < 0 or self._timeline.keyframes[index] <= here[0]
             if next_keyframe_is_behind:
                 yield lambda: None
+        # Some containers look a moment up by when it is shown, others by when it is decoded.
+        if index >= 0:
+            yield lambda: self._jump(self._timeline.keyframes[index])
         # More than one, because the frames just before some keyframes need the keyframe before.
         for earlier in range(index, max(index - 3, -1), -1):
             yield lambda earlier=earlier: self._jump(self._timeline.seek_points[earlier])
@@ -389,7 +426,7 @@ class _Playhead:
     def _rewind(self) -> None:
         self._is_damaged = False
         self._frames = self._decode()
-        self._shown: tuple[int, VideoFrame] | None = None
+        self._shown = None
         self._coming = next(self._frames, None)
 
     def _step(self) -> None:
@@ -397,20 +434,30 @@ class _Playhead:
 
     def _decode(self) -> Iterator[tuple[int, VideoFrame]]:
         positions = iter(self._timeline.positions)
+        context = self._stream.codec_context
+        # What nothing else is built on need not be decoded, unless it is what was asked for.
+        may_skip = self._positions and not self._timeline.is_counted and context.name in CODECS_WITH_IDLE_FRAMES
+        not_fed = set(self._on_this_walk) if may_skip else {math.inf}
         for packet in self._container.demux(self._stream):
+            if may_skip:
+                context.skip_frame = "DEFAULT" if packet.pts in self._positions else "NONREF"
+            not_fed.discard(packet.pts)
             try:
-                frames = packet.decode()
+                # The decoder holds frames back to put them in order; at the end of a walk it is asked for them.
+                frames = packet.decode() + ([] if not_fed else context.decode(None))
             except MemoryError:
                 raise
             except FFmpegError:
                 # What follows may be built on the lost packet; it is judged where a frame is chosen.
                 self._is_damaged = True
-                continue
+                frames = []
             for frame in frames:
                 _check_size(frame.width, frame.height, self._limits)
                 position = next(positions, None) if self._timeline.is_counted else frame.pts
                 if position is not None:
                     yield position, frame
+            if not not_fed:
+                return
 
 
 def _upright(frame: VideoFrame) -> np.ndarray:
@@ -425,26 +472,26 @@ def _upright(frame: VideoFrame) -> np.ndarray:
 
 def _serve(limits: Limits, requests: BinaryIO, replies: BinaryIO) -> None:
     """Answer requests until the parent closes the pipe."""
-    _write_message(replies, {"ready": True})
-    while (request := _read_message(requests)) is not None:
+    write_message(replies, {"ready": True})
+    while (request := read_message(requests)) is not None:
         settings = FrameSettings(**request["settings"])
         _limit_processor_time(limits.timeout_s)
         try:
             with _open_source(request, requests) as file:
                 clip = decode_clip(file, settings, limits)
         except _Refusal as refusal:
-            _write_message(replies, {"status": refusal.status, "reason": str(refusal)})
+            write_message(replies, {"status": refusal.status, "reason": str(refusal)})
         except MemoryError:
             reason = f"needs more than {limits.memory_mb} MB: scale it down or raise frames.memory_mb"
-            _write_message(replies, {"status": "out_of_memory", "reason": reason})
+            write_message(replies, {"status": "out_of_memory", "reason": reason})
             return
         except FFmpegError as error:
-            _write_message(replies, {"status": "broken", "reason": f"cannot be decoded: {error.strerror}"})
+            write_message(replies, {"status": "broken", "reason": f"cannot be decoded: {error.strerror}"})
         except OSError as error:
-            _write_message(replies, {"status": "unreadable", "reason": f"cannot be read: {error.strerror}"})
+            write_message(replies, {"status": "unreadable", "reason": f"cannot be read: {error.strerror}"})
         else:
             header = {"times": clip.times, "cuts": clip.cuts, "duration_s": clip.duration_s}
-            _write_message(replies, header, clip.frames.tobytes())
+            write_message(replies, header, clip.frames.tobytes())
 
 
 def _open_source(request: dict[str, Any], requests: BinaryIO) -> BinaryIO:
@@ -476,13 +523,6 @@ def _limit_processor_time(timeout_s: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def _leave_with(parent: int) -> None:
-    """End this process when its parent has gone, also in the middle of a clip."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def _child_main(argv: list[str]) -> None:
     # An interrupt reaches the whole process group; it is the parent that decides what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -494,28 +534,11 @@ def _child_main(argv: list[str]) -> None:
     import scenedetect.detectors  # noqa: F401  (loaded before memory is limited and the first clip waits)
 
     cv2.setNumThreads(1)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    leave_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (limits.memory_mb << 20, limits.memory_mb << 20))
     _serve(limits, sys.stdin.buffer, replies)
-
-
-def _write_message(pipe: BinaryIO, header: dict[str, Any], body: bytes = b"") -> None:
-    content = json.dumps(header).encode()
-    pipe.write(struct.pack("<I", len(content)) + content)
-    pipe.write(body)
-    pipe.flush()
-
-
-def _read_message(pipe: BinaryIO) -> dict[str, Any] | None:
-    """The header of the next message; None when the other side is gone."""
-    length = pipe.read(4)
-    if len(length) < 4:
-        return None
-    (num_bytes,) = struct.unpack("<I", length)
-    content = pipe.read(num_bytes) if num_bytes <= MOST_HEADER_BYTES else b""
-    return json.loads(content) if content and len(content) == num_bytes else None
 
 
 # ---- the parent
@@ -609,7 +632,7 @@ class Decoder:
         timer = threading.Timer(START_TIMEOUT_S, process.kill)
         timer.start()
         try:
-            ready = _read_message(process.stdout)
+            ready = read_message(process.stdout)
         finally:
             timer.cancel()
         if ready is None:
@@ -652,12 +675,12 @@ def _send_source(pipe: BinaryIO, source: Path | bytes, settings: FrameSettings) 
         "num_bytes": 0 if is_path else len(source),
         "settings": settings.to_dict(),
     }
-    _write_message(pipe, header, b"" if is_path else source)
+    write_message(pipe, header, b"" if is_path else source)
 
 
 def _receive_clip(pipe: BinaryIO, settings: FrameSettings) -> ClipFrames | _Refusal | None:
     """The child's answer, its shape known in advance; None when the child ended before it was whole."""
-    header = _read_message(pipe)
+    header = read_message(pipe)
     if header is None:
         return None
     if "status" in header:
@@ -675,9 +698,12 @@ def _receive_clip(pipe: BinaryIO, settings: FrameSettings) -> ClipFrames | _Refu
 
 
 def read_many(
-    paths: Iterable[tuple[str, Path]], settings: FrameSettings, limits: Limits, workers: int
+    paths: Iterable[tuple[str, Path | VideoError]], settings: FrameSettings, limits: Limits, workers: int
 ) -> Iterator[tuple[str, ClipFrames | VideoError]]:
-    """(name, frames or why there are none) of many videos, in the order given, by `workers` children."""
+    """(name, frames or why there are none) of many videos, in the order given, by `workers` children.
+
+    What was refused before it was looked for keeps its place in the order.
+    """
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
@@ -685,7 +711,9 @@ def read_many(
             idle.put(stack.enter_context(Decoder(limits)))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
 
-        def read(name: str, path: Path) -> ClipFrames | VideoError:
+        def read(name: str, path: Path | VideoError) -> ClipFrames | VideoError:
+            if isinstance(path, VideoError):
+                return path
             decoder = idle.get()
             try:
                 return decoder.read(path, settings, name)

@@ -241,3 +241,32 @@ def progress_lines(what: str) -> Callable[[int, int], None]:
             print(f"{what}: {done}/{total}, {now - started:.0f} s", file=sys.stderr, flush=True)
 
     return say
+
+
+class Bar:
+    """How far a loop is, how fast, what failed and how long it will take; one line that moves, or one at times."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total = what, total
+        self._done = self._failed = 0
+        self._started = self._last = time.monotonic()
+
+    def step(self, is_failure: bool = False) -> None:
+        self._done += 1
+        self._failed += is_failure
+        if time.monotonic() - self._last >= (SECONDS_BETWEEN_LINES if not sys.stderr.isatty() else 0.1):
+            self._say()
+
+    def close(self) -> None:
+        if self._total:
+            self._say(is_last=True)
+
+    def _say(self, is_last: bool = False) -> None:
+        self._last = time.monotonic()
+        seconds = self._last - self._started
+        rate = self._done / max(seconds, 1e-9)
+        left = f", {(self._total - self._done) / rate:.0f} s left" if self._done and not is_last else ""
+        line = f"{self._what}: {self._done}/{self._total}, {rate:.1f} clips/s, {self._failed} failed{left}"
+        is_moving = sys.stderr.isatty()
+        end = "\n" if is_last or not is_moving else ""
+        print(f"\r\x1b[K{line}" if is_moving else line, end=end, file=sys.stderr, flush=True)

@@ -78,9 +78,10 @@ def _ask_adapter(folder: Path, params: Params, row: dict[str, Any]) -> dict[str,
     stages.refuse_other_prompt(folder)
     saved = folder / stages.MADE_WITH
     if saved.is_file():
-        content = params.to_dict() | {
-            name: values for name, values in json.loads(saved.read_text("utf-8")).items() if name in OF_ADAPTER
-        }
+        content = params.to_dict()
+        for name, values in json.loads(saved.read_text("utf-8")).items():
+            # What has become a parameter since it was trained keeps its present value.
+            content[name] |= values if name in OF_ADAPTER else {}
         params = params_module.from_dict(content, str(saved))
 
     from cinetune import model
