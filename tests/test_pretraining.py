@@ -174,14 +174,14 @@ def test_the_label_asked_for_is_that_of_the_right_option() -> None:
         checked[item.form] += 1
         if item.form == "open":
             assert item.answer == question.answer
-        elif item.form in ("number", "words_and_number"):
-            options = dict(re.findall(r"^([1-5])\. (.*)$", item.suffix, re.MULTILINE))
-            words, _, label = item.answer.rpartition(", ") if item.form == "words_and_number" else ("", "", item.answer)
+        elif item.form in ("label", "words_and_label"):
+            options = dict(re.findall(r"^\[?([1-5P-T])(?:\.|\]|:| =) (.*)$", item.suffix, re.MULTILINE))
+            words, _, label = item.answer.rpartition(", ") if item.form == "words_and_label" else ("", "", item.answer)
             assert len(options) == 5 == len(set(options.values()))
             assert options[label] == question.answer and words in ("", question.answer)
         elif item.form == "binding":
             if "\n" in item.suffix:
-                asked, *lines, _ = item.suffix.splitlines()
+                asked, *lines, _ = item.suffix.removeprefix("Look for ").splitlines()
                 options = dict(re.fullmatch(r"\[?(\w)(?:\]|:| =) (.*)", line).groups() for line in lines)
             else:
                 listed, asked = re.fullmatch(r"(.*)\. Which of them is (.*)\? ASSISTANT:", item.suffix).groups()
@@ -192,11 +192,11 @@ def test_the_label_asked_for_is_that_of_the_right_option() -> None:
 
 
 def test_the_right_label_of_an_exercise_cannot_be_guessed() -> None:
-    answers = {form: Counter() for form in ("number", "binding")}
+    answers = {form: Counter() for form in ("label", "binding")}
     for _, item in exercises(clips=60):
         if item.form in answers:
             answers[item.form][item.answer] += 1
-    for form, labels in (("number", 5), ("binding", 15)):
+    for form, labels in (("label", 10), ("binding", 15)):
         shares = np.array(list(answers[form].values())) / answers[form].total()
         assert len(shares) == labels and shares.max() < 1.5 / labels, form
 
@@ -331,7 +331,7 @@ def test_an_answer_counts_only_when_all_of_it_and_its_end_are_right(
         monkeypatch.setattr(pretraining, "answer_logits", answers)
         return pretraining.examine(model, own, SMALL, frames, first=0)
 
-    learned = ("open", "number", "words_and_number", "binding", "lookup", "description", "account")
+    learned = ("open", "label", "words_and_label", "binding", "lookup", "description", "account")
     assert {figures(knows_the_end=True)[f"held_out/{form}"] for form in learned} == {1.0}
     assert {figures(knows_the_end=False)[f"held_out/{form}"] for form in learned} == {0.0}
 

@@ -1,6 +1,6 @@
 """The tiny base model: a Video-LLaVA of under three million parameters that can look, read and bind labels.
 
-It learns on films of its own, made by the renderer of CinePile-mini: to answer in words, to choose among numbered
+It learns on films of its own, made by the renderer of CinePile-mini: to answer in words, to choose among labelled
 options and, on text alone, to say which of several labels stands for what. It never meets CinePile's format, as
 Video-LLaVA had not: that is left to the fine-tune.
 """
@@ -376,8 +376,8 @@ def card(figures: dict[str, float]) -> dict[str, float]:
     """What the base can do on films that it has not seen, as shares of questions: the figures that people ask for."""
     names = {
         "open_accuracy": "open",
-        "own_format_accuracy": "words_and_number",
-        "own_number_only_accuracy": "number",
+        "own_format_accuracy": "words_and_label",
+        "own_label_only_accuracy": "label",
         "letter_binding_accuracy": "binding_A",
         "cinepile_format_accuracy": "cinepile_format",
     }

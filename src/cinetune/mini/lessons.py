@@ -1,10 +1,11 @@
-"""The base's own lessons: questions in words, numbered options, labels and lookups, descriptions and accounts.
+"""The base's own lessons: questions in words, labelled options, labels and lookups, descriptions and accounts.
 
 None of them is in CinePile's format.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,11 @@ import numpy as np
 from cinetune import prompts
 from cinetune.mini import ask, story
 
-# Labels of the base's own multiple choice, and of its exercises in binding. A to E occur in the latter only.
+# Labels of the base's own multiple choice, and of its exercises in binding. A to E occur in the latter only, and
+# never as CinePile marks them.
 NUMBERS, LATER_LETTERS, LETTERS = tuple("12345"), tuple("PQRST"), tuple("ABCDE")
-FORMATS = ("open", "number", "words_and_number")
+LINE_MARKS = ("{}: {}", "[{}] {}", "{} = {}", "{}. {}")
+FORMATS = ("open", "label", "words_and_label")
 FORMAT_SHARES = (0.35, 0.45, 0.2)
 # Options that go together, for exercises in binding; the first are single words, which make the start easier.
 OPTION_POOLS = (
@@ -52,12 +55,12 @@ def exercise(question: ask.Question, form: str, rng: np.random.Generator) -> Exe
         text = f"Question: {question.text}\n{prompts.OPEN_REMINDER} ASSISTANT:"
         return Exercise(form, question.kind, text, question.answer)
     position = int(rng.integers(ask.NUM_CHOICES))
-    choices = question.choices(rng, position)
-    options = "\n".join(f"{label}. {choice}" for label, choice in zip(NUMBERS, choices, strict=True))
-    if form == "number":
-        text, answer = "Which number is it?", NUMBERS[position]
+    labels = (NUMBERS, LATER_LETTERS)[rng.integers(2)]
+    options = _lines(labels, question.choices(rng, position), LINE_MARKS[rng.integers(len(LINE_MARKS))])
+    if form == "label":
+        text, answer = "Which one is it?", labels[position]
     else:
-        text, answer = "Say it, then its number.", f"{question.answer}, {NUMBERS[position]}"
+        text, answer = "Say it, then which one it is.", f"{question.answer}, {labels[position]}"
     return Exercise(form, question.kind, f"{question.text}\n{options}\n{text} ASSISTANT:", answer)
 
 
@@ -68,9 +71,9 @@ def binding(rng: np.random.Generator) -> Exercise:
     if rng.random() < 0.5:
         text = f"{listed}. Which of them is {options[asked]}? ASSISTANT:"
     else:
-        mark = ("{}: {}", "[{}] {}", "{} = {}")[rng.integers(3)]
-        lines = "\n".join(mark.format(*pair) for pair in zip(labels, options, strict=True))
-        text = f"{options[asked]}\n{lines}\nWhich one is it? ASSISTANT:"
+        # "A." and "A)" are left to CinePile's kind of lists.
+        options_in_lines = _lines(labels, options, LINE_MARKS[rng.integers(3)])
+        text = f"Look for {options[asked]}\n{options_in_lines}\nWhich one is it? ASSISTANT:"
     return Exercise("binding", f"binding_{labels[0]}", text, labels[asked])
 
 
@@ -94,6 +97,10 @@ def roll_call(rng: np.random.Generator) -> Exercise:
     pairs = [pairs[i] for i in rng.permutation(len(pairs))]
     text = f"{listed} Say for each: {', '.join(first for first, _ in pairs)}. ASSISTANT:"
     return Exercise("roll_call", "roll_call", text, "; ".join(f"{first}: {second}" for first, second in pairs))
+
+
+def _lines(labels: Sequence[str], options: Sequence[str], mark: str) -> str:
+    return "\n".join(mark.format(*pair) for pair in zip(labels, options, strict=True))
 
 
 def _labelled(rng: np.random.Generator) -> tuple[tuple[str, ...], list[str], str]:
