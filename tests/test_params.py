@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Numbers for which nothing is a sensible value.
 MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "train.seed", "evaluate.seed",
-    "train.open_questions_per_pack", "register.margin", "prompt.max_subtitle_tokens", "mini.seed",
+    "compare.seed", "train.open_questions_per_pack", "register.margin", "prompt.max_subtitle_tokens", "mini.seed",
     "pretrain.text_steps", "pretrain.look_steps", "pretrain.steps", "pretrain.seed",
 }  # fmt: skip
 

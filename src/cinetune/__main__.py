@@ -23,6 +23,7 @@ COMMANDS = (
     "pretrain",
     "train",
     "evaluate",
+    "compare",
     "report",
     "register",
     "predict",

@@ -73,8 +73,20 @@ class EvaluateParams:
     model: str
     split: str
     ablation: str
+    ablations: str
     questions_per_pack: int
     max_new_tokens: int
+    resample: str
+    bootstrap_samples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class CompareParams:
+    runs: str
+    scorer: str
+    allow: str
+    resample: str
     bootstrap_samples: int
     seed: int
 
@@ -140,6 +152,7 @@ class Params:
     frames: FramesParams
     train: TrainParams
     evaluate: EvaluateParams
+    compare: CompareParams
     report: ReportParams
     register: RegisterParams
     predict: PredictParams
@@ -161,10 +174,16 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
     "frames.policy": ("shots", "uniform"),
     "evaluate.split": ("train", "test"),
-    "evaluate.ablation": ("none", "neither", "no_frames", "no_subtitles"),
+    "evaluate.ablation": (
+        "none", "no_frames", "no_subtitles", "neither", "one_frame", "shuffled",
+        "rotation_1", "rotation_2", "rotation_3", "rotation_4",
+    ),
+    "evaluate.resample": ("clips", "films"),
+    "compare.scorer": ("strict", "lenient", "logit"),
+    "compare.resample": ("clips", "films"),
     "report.reference": ("v1", "v2", "none"),
     "pretrain.device": ("auto", "cpu", "cuda"),
-}
+}  # fmt: skip
 MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "register.margin",
     "prompt.max_subtitle_tokens", "pretrain.text_steps", "pretrain.look_steps",

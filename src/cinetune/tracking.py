@@ -26,6 +26,7 @@ from cinetune import provenance
 from cinetune.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
@@ -93,9 +94,12 @@ class Run:
     def log_artifacts(self, folder: Path, path: str) -> None:
         self._attempt(f"artifacts {path!r}", lambda: self._client.log_artifacts(self.id, str(folder), path))
 
-    def log_table(self, content: Mapping[str, Any], path: str) -> None:
-        """JSON as an artifact."""
+    def log_json(self, content: Mapping[str, Any], path: str) -> None:
         self._attempt(f"artifact {path!r}", lambda: self._client.log_dict(self.id, dict(content), path))
+
+    def log_table(self, table: pd.DataFrame, path: str) -> None:
+        """A table that the UI can show and compare between runs."""
+        self._attempt(f"table {path!r}", lambda: self._client.log_table(self.id, table, path))
 
     def finish(self, status: str, reason: str = "") -> None:
         """Close it as FINISHED or FAILED, and tell on stderr what was lost."""
@@ -166,7 +170,10 @@ class UntrackedRun:
     def log_artifacts(self, folder: Path, path: str) -> None:
         pass
 
-    def log_table(self, content: Mapping[str, Any], path: str) -> None:
+    def log_json(self, content: Mapping[str, Any], path: str) -> None:
+        pass
+
+    def log_table(self, table: pd.DataFrame, path: str) -> None:
         pass
 
 
@@ -175,10 +182,13 @@ def is_untracked() -> bool:
 
 
 @contextmanager
-def start(stage: str, tags: Mapping[str, str] | None = None) -> Iterator[Run | UntrackedRun]:
+def start(
+    stage: str, tags: Mapping[str, str] | None = None, parent: Run | UntrackedRun | None = None, name: str = ""
+) -> Iterator[Run | UntrackedRun]:
     """The run that this process is to write to; it ends FINISHED, or FAILED with any exception or signal.
 
-    That is the one of `mlflow run` (MLFLOW_RUN_ID), else a new one, below the loop's where there is one.
+    That is the one of `mlflow run` (MLFLOW_RUN_ID), else a new one, below the loop's where there is one; with
+    `parent` a new one below that. `name` is what the UI calls it, else the stage.
     Raises InputError when the store cannot be reached at the start.
     """
     if is_untracked():
@@ -188,7 +198,7 @@ def start(stage: str, tags: Mapping[str, str] | None = None) -> Iterator[Run | U
     try:
         # Between creating a run and knowing its id no signal may come, or the run would stay RUNNING.
         with deferred_signals():
-            run = _open((tags or {}).get("dvc.stage", stage))
+            run = _open(name or (tags or {}).get("dvc.stage", stage), parent)
             run.set_tags({"stage": stage, **provenance.git_state(), **(tags or {})})
         yield run
     except BaseException as error:
@@ -198,7 +208,7 @@ def start(stage: str, tags: Mapping[str, str] | None = None) -> Iterator[Run | U
     run.finish("FINISHED")
 
 
-def _open(name: str) -> Run:
+def _open(name: str, parent: Run | UntrackedRun | None) -> Run:
     import mlflow
 
     with reaching():
@@ -207,7 +217,10 @@ def _open(name: str) -> Run:
             active = mlflow.start_run()
         else:
             active = mlflow.start_run(
-                experiment_id=_experiment_id(client), run_name=name, parent_run_id=os.environ.get(PARENT)
+                experiment_id=_experiment_id(client),
+                run_name=name,
+                parent_run_id=parent.id if parent else os.environ.get(PARENT),
+                nested=parent is not None,
             )
     os.environ.pop("MLFLOW_RUN_ID", None)
     return Run(active.info.run_id, active.info.experiment_id, client)
