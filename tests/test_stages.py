@@ -45,6 +45,8 @@ def refused(project: Project, *arguments: str) -> str:
         (["train", "--params", "nowhere.yaml"], ["'nowhere.yaml'", "does not exist"]),
         (["evaluate", "--ablation", "sound"], ["evaluate.ablation", "'sound'", "no_frames"]),
         (["evaluate", "--pipeline", "--model", "outputs/adapter"], ["--model base"]),
+        (["evaluate", "--ablations", "sound"], ["evaluate.ablations", "'sound'", "no_frames"]),
+        (["compare", "--scorer", "fair"], ["compare.scorer", "'fair'", "lenient"]),
         (["predict", "--question", "Who?"], ["predict.video"]),
         (["predict", "--video", "nowhere.mp4", "--question", "Who?"], ["'nowhere.mp4'", "does not exist"]),
         (["predict", "--video", "clip:a", "--question", "Who?", "--choices", "a|b|c|d"], ["got 4", "|"]),

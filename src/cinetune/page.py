@@ -158,12 +158,13 @@ def _markdown_text(text: str) -> str:
 def _markdown_cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return _markdown_text(cell)
-    return f"[{_markdown_text(cell.text)}](<{_safe_url(cell.url)}>)"
+    url = _safe_url(cell.url)
+    return f"[{_markdown_text(cell.text)}](<{url}>)" if url else _markdown_text(cell.text)
 
 
 def _safe_url(url: str) -> str:
-    """An address that cannot run anything or end the markup that it stands in."""
-    scheme = re.match(r"([\w+.-]+):", url)
+    """An address that cannot run anything or end the markup that it stands in; empty where there is none."""
+    scheme = re.match(r"\s*([\w+.-]+):", url)
     if scheme and scheme[1].lower() not in ("http", "https"):
         return ""
     return re.sub(r"[\s<>\"'|\\]", lambda found: f"%{ord(found[0]):02X}", url)
@@ -208,7 +209,8 @@ def _html_table(table: Table) -> str:
 def _html_cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return html.escape(cell)
-    return f'<a href="{html.escape(_safe_url(cell.url))}">{html.escape(cell.text)}</a>'
+    url = _safe_url(cell.url)
+    return f'<a href="{html.escape(url)}">{html.escape(cell.text)}</a>' if url else html.escape(cell.text)
 
 
 def _html_picture(picture: Picture) -> str:

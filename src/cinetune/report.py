@@ -366,7 +366,8 @@ def missing_section(models: Models) -> Section:
         ends = [page.percent(limits.get(key)) for key in keys]
         rows.append([name, page.score_text(scores["overall"]), f"{metrics['questions_missing']:,}", *ends])
     tables = [Table(headers, rows)]
-    listed = list(models.values())[-1].get("missing", [])
+    by_clip = {row["clip_id"]: row for metrics in models.values() for row in metrics.get("missing", [])}
+    listed = [by_clip[clip_id] for clip_id in sorted(by_clip)]
     paragraphs = ["Accuracy on what was asked, and over all questions under three guesses about the missing ones."]
     if listed:
         shown = listed[:MOST_MISSING_LISTED]
