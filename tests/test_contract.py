@@ -19,7 +19,7 @@ from cinetune import params, stages
 pytestmark = pytest.mark.experience
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRY_POINTS = ("main", "frames", "pretrain", "train", "evaluate", "compare", "report", "register", "predict")
+ENTRY_POINTS = ("main", "frames", "pretrain", "train", "evaluate", "compare", "study", "report", "register", "predict")
 # Modules that a stage imports and that still do not decide its bytes; dvc.yaml gives the reasons.
 TELLING = {"errors", "params", "provenance", "registry", "stages", "tracking"}
 NAMES_ALONE = {

@@ -175,6 +175,21 @@ def test_what_cannot_be_evaluated_or_compared_is_one_sentence(
     assert done.returncode == 2 and named in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+def test_a_study_trains_on_all_films_and_on_fewer(project: Project, whole: Path) -> None:
+    done = project.mlflow_run("study", seeds="3", films="2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = newest(project, "study")
+    content = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    assert [(row["seed"], row["films"]) for row in content["trainings"]] == [(3, 3), (3, 2)]
+    assert [row["films"] for row in content["curve"]] == [2, 3] and content["seeds"]["n"] == 1
+    assert "Learning curve" in (folder / "report.html").read_text(encoding="utf-8")
+    parent = folder.parts[-2]
+    below = [(stage, status) for stage, status, tags in project.runs() if tags.get("mlflow.parentRunId") == parent]
+    assert below == [("train", "FINISHED"), ("evaluate", "FINISHED")] * 2
+    refused = project.cinetune("study", "--seeds", "3", "--films", "9")
+    assert refused.returncode == 2 and "9 of 3 training films" in refused.stderr
+
+
 def test_questions_of_other_data_are_not_compared(project: Project, whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(whole, other)

@@ -135,3 +135,25 @@ def _percent(fraction: float | None) -> float:
 def _label(name: str) -> str:
     """A name as it stands: matplotlib takes `$` for mathematics and hides what begins with `_`."""
     return name.replace("$", r"\$").removeprefix("_")
+
+
+def learning_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Percent correct over training films, with intervals; rows: "films" and "score", a score of metrics.json."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        films = np.array([row["films"] for row in rows])
+        heights = np.array([_percent(row["score"]["accuracy"]) for row in rows])
+        ends = np.array([[_percent(end) for end in row["score"]["ci95"] or (None, None)] for row in rows])
+        errors = np.clip(np.stack([heights - ends[:, 0], ends[:, 1] - heights]), 0, None)
+        axes.errorbar(films, heights, errors, color=OURS[1], marker="o", capsize=4)
+        axes.axhline(100 / len(LETTERS), color="#333333", linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xscale("log")
+        axes.set_xticks(films, [str(count) for count in films])
+        axes.minorticks_off()
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("training films")
+        axes.set_ylabel("percent correct, 95 % intervals over clips")
+        axes.spines[["top", "right"]].set_visible(False)
+
+    return _draw(draw, (6, 4.5))

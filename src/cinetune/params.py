@@ -92,6 +92,12 @@ class CompareParams:
 
 
 @dataclass(frozen=True)
+class StudyParams:
+    seeds: str
+    films: str
+
+
+@dataclass(frozen=True)
 class ReportParams:
     reference: str
 
@@ -153,6 +159,7 @@ class Params:
     train: TrainParams
     evaluate: EvaluateParams
     compare: CompareParams
+    study: StudyParams
     report: ReportParams
     register: RegisterParams
     predict: PredictParams

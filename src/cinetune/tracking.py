@@ -226,6 +226,13 @@ def _open(name: str, parent: Run | UntrackedRun | None) -> Run:
     return Run(active.info.run_id, active.info.experiment_id, client)
 
 
+def create_child(parent: Run, name: str) -> str:
+    """A run below another that a process yet to be started will write to, given it as MLFLOW_RUN_ID."""
+    with reaching():
+        tags = {"mlflow.parentRunId": parent.id}
+        return str(open_store().create_run(parent.experiment_id, tags=tags, run_name=name).info.run_id)
+
+
 def open_store() -> MlflowClient:
     """A client of the store, which is made first where it is the project's own and missing."""
     # A server that is away must cost seconds, not the minutes of MLflow's own patience.
