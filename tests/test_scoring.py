@@ -182,8 +182,3 @@ def test_a_reading_gives_the_same_to_every_pack_that_follows(tiny, frames):
     first = scoring.answer(*tiny, reading, ASKED, 8)
     scoring.answer(*tiny, reading, ASKED[:1], 3)
     assert scoring.answer(*tiny, reading, ASKED, 8) == first == reply(*tiny, SUBTITLES, frames, ASKED, 8)
-
-
-def test_a_share_that_is_not_a_number_names_no_letter():
-    assert scoring.Reply("B", (0.2, float("nan"), 0.2, 0.2, 0.4)).letter is None
-    assert scoring.Reply("B", (0.1, 0.4, 0.4, 0.05, 0.05)).letter == "B"

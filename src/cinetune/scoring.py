@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from cinetune.answers import most_probable
+from cinetune.answers import LETTERS
 from cinetune.packing import PREFIX, Encoder, collate, pack
 
 
@@ -37,8 +37,8 @@ class Reply:
 
     @property
     def letter(self) -> str | None:
-        """The most probable option, whatever the words say."""
-        return None if self.probabilities is None else most_probable(self.probabilities)
+        """The most probable option, whatever the words say; the first of equals."""
+        return None if self.probabilities is None else LETTERS[int(np.argmax(self.probabilities))]
 
 
 @dataclass(frozen=True, eq=False)

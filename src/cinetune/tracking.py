@@ -94,10 +94,11 @@ class Run:
     def log_artifacts(self, folder: Path, path: str) -> None:
         self._attempt(f"artifacts {path!r}", lambda: self._client.log_artifacts(self.id, str(folder), path))
 
-    def log_json(self, content: Mapping[str, Any], path: str) -> None:
+    def log_table(self, content: Mapping[str, Any], path: str) -> None:
+        """JSON as an artifact."""
         self._attempt(f"artifact {path!r}", lambda: self._client.log_dict(self.id, dict(content), path))
 
-    def log_table(self, table: pd.DataFrame, path: str) -> None:
+    def log_rows(self, table: pd.DataFrame, path: str) -> None:
         """A table that the UI can show and compare between runs."""
         self._attempt(f"table {path!r}", lambda: self._client.log_table(self.id, table, path))
 
@@ -170,10 +171,10 @@ class UntrackedRun:
     def log_artifacts(self, folder: Path, path: str) -> None:
         pass
 
-    def log_json(self, content: Mapping[str, Any], path: str) -> None:
+    def log_table(self, content: Mapping[str, Any], path: str) -> None:
         pass
 
-    def log_table(self, table: pd.DataFrame, path: str) -> None:
+    def log_rows(self, table: pd.DataFrame, path: str) -> None:
         pass
 
 

@@ -49,7 +49,7 @@ def run(params: Params) -> Path:
             for other in evaluations[1:]:
                 rows = comparison.disagreements(other, evaluations[0], chosen.scorer)
                 rows.to_parquet(folder / f"disagreements-{_file_name(other.name)}.parquet", index=False)
-                tracked.log_table(rows, f"disagreements-{_file_name(other.name)}.json")
+                tracked.log_rows(rows, f"disagreements-{_file_name(other.name)}.json")
             comparison.write(folder, evaluations, measured, overlooked, params.report.reference, _links(params, target))
         for name, difference in measured["differences"].items():
             _log_and_say(name, names[0], difference, tracked)

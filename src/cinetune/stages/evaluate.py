@@ -242,7 +242,7 @@ def _save(
         stages.write_json(folder / stages.MADE_FROM, _made_from(subject, params))
     tracked.log_metrics(_figures(summary))
     tracked.log_artifacts(target, f"evaluation/{target.name}")
-    tracked.log_table(predictions, "predictions.json")
+    tracked.log_rows(predictions, "predictions.json")
     for scorer, scores in summary["scorers"].items():
         overall = scores["overall"]
         if overall["accuracy"] is not None:

@@ -41,7 +41,7 @@ def run(params: Params, is_pipeline: bool = False) -> dict[str, float]:
         store = FrameStore.open(folder)
         figures = {"clips": len(clip_ids), "clips_new": len(waiting), "clips_failed": len(store.failures)}
         tracked.log_metrics(figures | {"seconds": seconds})
-        tracked.log_json(store.failures, "failures.json")
+        tracked.log_table(store.failures, "failures.json")
         _report_failures(store.failures, len(clip_ids))
         failed = len(store.failures)
         print(f"frames: {len(store)} clips in {folder}, {len(waiting)} of them new, {failed} failed.")
