@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from cinetune import ablations, evaluation, metrics, predictions
 from cinetune.answers import LETTERS
 from cinetune.evaluation import Share, collect, reply_to_clip, reply_to_clips
 from cinetune.journal import Journal
-from conftest import sentence
+from conftest import ROOT, environment, sentence
 from test_packing import SUBTITLES
 from test_scoring import make_clips, make_tiny
 
@@ -224,3 +226,15 @@ def test_ablations_are_read_by_name(text, names):
 @pytest.mark.parametrize("text", ["all no_frames", "no_sound", "none shuffled"])
 def test_an_unknown_ablation_is_refused_by_name(text):
     assert "no_subtitles" in sentence(lambda: ablations.read_names(text))
+
+
+@pytest.mark.slow
+def test_sharing_and_statistics_are_as_fast_as_promised():
+    """Five rotations cost at most five plain passes, and a third of asking one by one."""
+    command = [sys.executable, "benchmarks/evaluation.py", "--clips", "1", "--rounds", "3"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    figures = json.loads(done.stdout.splitlines()[-1])["figures"]
+    assert figures["rotations_over_plain"] <= 5 and figures["separate_over_rotations"] >= 3
+    assert figures["rotations_tokens_over_plain"] <= 4 and figures["separate_tokens_over_plain"] > 58
+    assert figures["statistics_and_report_s"] < 10

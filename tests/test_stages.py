@@ -210,6 +210,8 @@ def test_a_stage_by_hand_leaves_the_pipelines_outputs_alone(
         assert done.returncode == 0, done.stderr[-3000:]
     done = project.cinetune("evaluate", "--ablation", "neither")
     assert done.returncode == 0 and list(project.root.glob("outputs/runs/*/evaluation/finetuned-neither/metrics.json"))
+    done = project.cinetune("compare", "--runs", "base models:/cinepile-video-llava@champion")
+    assert done.returncode == 0 and "models:/cinepile-video-llava@champion less base" in done.stdout, done.stderr
     refusal = project.cinetune("register", "--adapter", str(adapter))
     assert refusal.returncode == 2 and "of another adapter" in refusal.stderr
 

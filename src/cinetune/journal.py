@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -61,8 +62,13 @@ class Journal:
                     of_clip[ablation] = [(raw, tuple(shares)) for raw, shares in replies]
         return found
 
+    def take_over(self, run_id: str) -> str | None:
+        """Note who goes on with this; who was at it before, and did not come to its end."""
+        note = self._folder / "run"
+        before = note.read_text(encoding="ascii") if note.is_file() else None
+        note.write_text(run_id, encoding="ascii")
+        return before
+
     def remove(self) -> None:
         """Forget everything, once it is saved elsewhere."""
-        for path in self._folder.glob("part-*.jsonl"):
-            path.unlink()
-        self._folder.rmdir()
+        shutil.rmtree(self._folder)

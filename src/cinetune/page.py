@@ -22,7 +22,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; m
        margin: 2rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.7rem; margin-bottom: .25rem; } h2 { font-size: 1.2rem; margin-top: 2.25rem; }
 p { max-width: 46rem; } img { max-width: 100%; height: auto; margin-top: 1rem; }
-figure { margin: 1.25rem 0; } figcaption { font-size: .9rem; max-width: 46rem; } figure img { display: block; margin: 0; }
+figure { margin: 1.25rem 0; } figcaption { font-size: .9rem; }
+figure img { display: block; margin: 0; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; margin: .75rem 0; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top;
          font-variant-numeric: tabular-nums; }

@@ -38,6 +38,7 @@ SECONDS_BEFORE_RETRY = 30.0
 MOST_WAITING_METRICS = 50_000
 METRICS_A_BATCH, PARAMS_A_BATCH = 500, 100
 MOST_TAG_CHARS = 5000
+ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 class Run:
@@ -281,11 +282,13 @@ def _experiment_id(client: MlflowClient) -> str:
 
 
 def fail(run_id: str, reason: str) -> None:
-    """End a run FAILED that was never opened here."""
+    """End a run FAILED that was never opened here, if nobody has ended it."""
     if is_untracked():
         return
     try:
         client = open_store()
+        if client.get_run(run_id).info.status in ENDED:
+            return
         client.set_tag(run_id, "failure", reason[:MOST_TAG_CHARS])
         client.set_terminated(run_id, "FAILED")
     except (InputError, *store_errors()) as error:

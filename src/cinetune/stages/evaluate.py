@@ -63,7 +63,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         subject = _resolve(chosen.model, params, Path(scratch))
         if not subject.is_model and names != ("none",):
             raise InputError(f"evaluate.model {chosen.model!r} is shown nothing, so nothing can be withheld from it.")
-        tables, journal = _predict(subject, params, names)
+        tables, journal = _predict(subject, params, names, tracked)
         if not tables:
             return None
         folder = stages.EVALUATION if is_pipeline else stages.RUNS / tracked.id / "evaluation"
@@ -132,7 +132,9 @@ def _adapter(folder: Path, name: str) -> Path:
     return found[0].parent
 
 
-def _predict(subject: Subject, params: Params, names: Sequence[str]) -> tuple[dict[str, pd.DataFrame], Journal | None]:
+def _predict(
+    subject: Subject, params: Params, names: Sequence[str], tracked: tracking.Run | tracking.UntrackedRun
+) -> tuple[dict[str, pd.DataFrame], Journal | None]:
     """Predictions by ablation, and the journal of what was saved on the way."""
     from cinetune import predictions, questions
 
@@ -155,6 +157,9 @@ def _predict(subject: Subject, params: Params, names: Sequence[str]) -> tuple[di
     share = evaluation.Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     folder = stages.CHECKPOINTS / f"evaluate-{_identity(subject, params, names)}"
     with Journal(folder, share.rank) as journal, evaluation.together(share):
+        before = journal.take_over(tracked.id) if isinstance(tracked, tracking.Run) else None
+        if before:
+            tracking.fail(before, f"it was killed; run {tracked.id} goes on where it was")
         base, tokenizer = model.load_base(params.model, model.default_device())
         model.check_frame_size(base.config, params.frames.size)
         evaluation.reply_to_clips(
