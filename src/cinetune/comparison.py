@@ -154,7 +154,10 @@ def write(
         report.readings_section(models),
     ]
     for other in evaluations[1:]:
-        title, meaning = f"{other.name} against {first.name}", f"{other.name} less {first.name}"
+        title, meaning = (
+            f"{other.name} against {first.name}",
+            f"{other.name} less {first.name} (intervals over {measured['resampled']})",
+        )
         sections.append(
             report.change_section(title, meaning, (other.name, first.name), measured["differences"][other.name])
         )

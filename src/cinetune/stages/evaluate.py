@@ -61,7 +61,8 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         tracked.log_params(stages.sections(params, *SECTIONS))
         stages.log_questions(tracked, params, chosen.split, "test")
         subject = _resolve(chosen.model, params, Path(scratch))
-        if not subject.is_model and names != ("none",):
+        # Of a predictions file `ablation` only says what it was made under.
+        if (len(names) > 1 and subject.predictions) or (subject.is_baseline and names != ("none",)):
             raise InputError(f"evaluate.model {chosen.model!r} is shown nothing, so nothing can be withheld from it.")
         tables, journal = _predict(subject, params, names, tracked)
         if not tables:
@@ -142,7 +143,7 @@ def _predict(
     if subject.is_baseline:
         return {"none": predictions.baseline(subject.label, clips, params.evaluate.seed)}, None
     if subject.predictions:
-        return {"none": predictions.read(subject.predictions, clips)}, None
+        return {names[0]: predictions.read(subject.predictions, clips)}, None
     store = stages.open_frames(params)
     seen = stages.with_frames(clips, store)
     missing = {
