@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from cinetune import page, report
+from cinetune import page, sections
 from cinetune.errors import InputError
 from cinetune.metrics import CATEGORY_TITLES, compare, paired, scored
 from cinetune.page import Link, Section, Table
@@ -148,27 +148,27 @@ def write(
     models = {evaluation.name: evaluation.summary for evaluation in evaluations}
     answered = {evaluation.name: scored(evaluation.predictions) for evaluation in evaluations}
     rows = published(reference) if reference != "none" else None
-    sections = [
-        report.chart_section(models, scorer, rows),
-        report.category_section(models, scorer),
-        report.readings_section(models),
+    content = [
+        sections.chart_section(models, scorer, rows),
+        sections.category_section(models, scorer),
+        sections.readings_section(models),
     ]
     for other in evaluations[1:]:
         title, meaning = (
             f"{other.name} against {first.name}",
             f"{other.name} less {first.name} (intervals over {measured['resampled']})",
         )
-        sections.append(
-            report.change_section(title, meaning, (other.name, first.name), measured["differences"][other.name])
+        content.append(
+            sections.change_section(title, meaning, (other.name, first.name), measured["differences"][other.name])
         )
-        sections.append(_disagreement_section(other, first, scorer, link_of))
-    sections += [report.calibration_section(answered), report.missing_section(models)]
+        content.append(_disagreement_section(other, first, scorer, link_of))
+    content += [sections.calibration_section(answered), sections.missing_section(models)]
     if rows is not None:
-        sections.append(report.reference_section(rows, first.summary["dataset"]))
-    sections.append(report.made_from_section({evaluation.name: evaluation.made_from for evaluation in evaluations}))
-    said = report.introduction(models, answered)
+        content.append(sections.reference_section(rows, first.summary["dataset"]))
+    content.append(sections.made_from_section({evaluation.name: evaluation.made_from for evaluation in evaluations}))
+    said = sections.introduction(models, answered)
     said += [f"Differences that were overlooked, as asked: {' '.join(overlooked)}"] if overlooked else []
-    page.write(folder, f"Comparison on {first.summary['dataset']}", said, sections)
+    page.write(folder, f"Comparison on {first.summary['dataset']}", said, content)
 
 
 def _disagreement_section(a: Evaluation, b: Evaluation, scorer: str, link_of: Callable[[str], str]) -> Section:
