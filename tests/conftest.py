@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +116,8 @@ def sentence(action: Callable[[], Any]) -> str:
     return text
 
 
-def add_inputs(project: Project) -> None:
-    """`data/` with a few films and `base-model/` with random weights."""
+def add_inputs(project: Project, changes: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """`data/` with a few films and `base-model/` with random weights; `changes` to the small params, by section."""
     import torch
 
     from cinetune import params as params_module
@@ -125,6 +125,8 @@ def add_inputs(project: Project) -> None:
     from cinetune.mini import dataset
 
     params = params_module.from_dict(small_params())
+    for section, values in (changes or {}).items():
+        params = params.override(section, values)
     dataset.make(project.root / "data", params.mini, workers=1)
     torch.manual_seed(0)
     tokenizer = pretraining.make_tokenizer(params.pretrain.vocab_size, params.pretrain.seed)

@@ -19,13 +19,15 @@ from cinetune import params, stages
 pytestmark = pytest.mark.experience
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRY_POINTS = ("main", "download", "frames", "pretrain", "train", "evaluate", "report", "register", "predict")
+ENTRY_POINTS = (
+    "main", "download", "frames", "pretrain", "train", "evaluate", "compare", "study", "report", "register", "predict",
+)  # fmt: skip
 # Modules that a stage imports and that still do not decide its bytes; dvc.yaml gives the reasons.
 TELLING = {"errors", "params", "provenance", "registry", "stages", "tracking"}
 NAMES_ALONE = {
     "frames": {"answers", "metrics", "prompts"},
     "train": {"answers", "frame_store", "metrics"},
-    "evaluate": {"frame_store"},
+    "evaluate": {"drops", "frame_store", "page"},
     "report": {"answers", "frame_store", "frames", "prompts", "questions"},
 }
 

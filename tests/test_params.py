@@ -20,12 +20,9 @@ pytestmark = pytest.mark.experience
 ROOT = Path(__file__).resolve().parents[1]
 # Numbers for which nothing is a sensible value.
 MAY_BE_ZERO = {
-    "download.max_clips",
-    "download.retries",
-    "download.pause_s",
-    "download.backoff_s",
+    "download.max_clips", "download.retries", "download.pause_s", "download.backoff_s",
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "train.seed", "evaluate.seed",
-    "train.open_questions_per_pack", "register.margin", "prompt.max_subtitle_tokens", "mini.seed",
+    "compare.seed", "train.open_questions_per_pack", "register.margin", "prompt.max_subtitle_tokens", "mini.seed",
     "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps", "pretrain.steps", "pretrain.decay_fraction",
     "pretrain.seed",
 }  # fmt: skip

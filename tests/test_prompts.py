@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 import pytest
 
@@ -154,7 +156,8 @@ def test_the_text_from_which_questions_were_written_reaches_no_prompt(encoder: E
         }
     )
     (clip,) = questions.group(table, "given")
-    assert secret not in repr(clip)
+    # The link is kept for reports.
+    assert secret not in repr(dataclasses.replace(clip, url=""))
     text = encoder.tokenizer.decode(training_pack(encoder, clip, clip.questions, None).input_ids)
     assert "Take the lamp." in text and "What is wanted?" in text and secret not in text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,17 @@ def test_subtitles_may_hold_anything(subtitles: str) -> None:
 def test_links_are_not_looked_at_so_a_bad_one_stops_nobody() -> None:
     """The clip's id is its own column; links are the business of whoever downloads."""
     for link in ("", None, "https://youtube.com/playlist?list=x", "https://youtu.be/-abcdefghij?t=9", "no link"):
-        assert clips_of(row(yt_clip_link=link)) == clips_of(GOOD)
+        (clip,) = clips_of(row(yt_clip_link=link))
+        assert clip.url == (link or "")
+        assert [dataclasses.replace(clip, url=GOOD["yt_clip_link"])] == clips_of(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("genre", "genres"), [(["Drama", "Crime"], ("Drama", "Crime")), ("Drama", ("Drama",)), (None, ()), ([None, ""], ())]
+)
+def test_a_genre_that_is_not_as_it_should_be_is_left_out(genre: object, genres: tuple[str, ...]) -> None:
+    (clip,) = clips_of(row(genre=genre))
+    assert clip.genres == genres and clip.year == 1991
 
 
 def test_clips_and_their_questions_keep_the_order_of_the_rows() -> None:

@@ -5,26 +5,23 @@ import functools
 import time
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet
 import pytest
 import torch
 
-from cinetune import metrics, pretraining, scoring
 from cinetune import params as params_module
+from cinetune import pretraining, scoring
 from cinetune.answers import LETTERS
-from cinetune.errors import InputError
 from cinetune.model import attach_lora, encoder_for
 from cinetune.packing import collate, pack
-from cinetune.questions import ClipQuestions, Question
-from cinetune.scoring import Asked, predict_clips, reply
+from cinetune.questions import CATEGORIES, ClipQuestions, Question
+from cinetune.scoring import Asked, reply
 from test_packing import QUESTIONS, SUBTITLES
 
 pytestmark = pytest.mark.evaluation
 
 make_tokenizer = functools.cache(pretraining.make_tokenizer)
 ASKED = [*(Asked(*question) for question in QUESTIONS), Asked("Where does the scene end?", None)]
-CATEGORY = next(iter(metrics.CATEGORIES))
+CATEGORY = next(iter(CATEGORIES))
 
 
 def make_tiny(seed, dtype=torch.float32):
@@ -180,77 +177,8 @@ def test_a_deadline_that_has_passed_stops_the_work(tiny, frames, monkeypatch):
     assert next(clock) == 4, "checked before reading and between tokens"
 
 
-def test_predictions_are_what_metrics_need_and_survive_parquet(tiny, frames, tmp_path):
-    clips = make_clips()
-    shown = []
-    table = predict_clips(
-        *tiny,
-        clips,
-        {"clip0": frames}.get,
-        questions_per_pack=2,
-        max_new_tokens=4,
-        ablation="none",
-        progress=lambda done, total: shown.append((done, total)),
-    )
-    assert list(table.columns) == list(scoring.COLUMNS)
-    assert table["question_id"].tolist() == [q.question_id for clip in clips for q in clip.questions]
-    assert table["gold"].tolist() == ["A", "B", "C"] * 2
-    assert table["status"].tolist() == ["ok"] * 3 + ["missing_clip"] * 3
-    missing = table.iloc[3:]
-    assert (missing["raw"] == "").all() and missing[list(scoring.PROBABILITIES)].isna().all(axis=None)
-    assert all(value is None for name in metrics.SCORERS for value in missing[name])
-    best = table.iloc[:3][list(scoring.PROBABILITIES)].to_numpy().argmax(1)
-    assert table["logit"].tolist()[:3] == [LETTERS[i] for i in best]
-    assert shown == [(1, 2), (2, 2)]
-
-    table.to_parquet(tmp_path / "predictions.parquet")
-    again = pd.read_parquet(tmp_path / "predictions.parquet")
-    first, second = (metrics.summarise(t, "m", "d", "test", None, 50, 0) for t in (table, again))
-    assert first == second and first["clips_missing"] == 1 and first["questions_missing"] == 3
-    assert again["raw"].tolist() == table["raw"].tolist()
-    stored = pyarrow.parquet.read_table(tmp_path / "predictions.parquet")
-    assert all(stored[name].to_pylist() == table[name].tolist() for name in metrics.SCORERS)
-
-
-def test_pieces_of_a_clip_give_the_numbers_of_the_whole(tiny, frames):
-    clips = make_clips(1)
-    whole, split = (
-        predict_clips(*tiny, clips, lambda _: frames, questions_per_pack=n, max_new_tokens=4, ablation="none")
-        for n in (32, 1)
-    )
-    assert whole["raw"].tolist() == split["raw"].tolist()
-    names = list(scoring.PROBABILITIES)
-    np.testing.assert_allclose(whole[names].to_numpy(), split[names].to_numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("ablation", "sees_frames", "sees_subtitles"),
-    [
-        ("none", True, True),
-        ("no_frames", False, True),
-        ("no_subtitles", True, False),
-        ("neither", False, False),
-    ],
-)
-def test_an_ablation_withholds_what_it_says_and_nothing_else(tiny, frames, ablation, sees_frames, sees_subtitles):
-    def shares(frames, subtitles):
-        clips = [dataclasses.replace(clip, subtitles=subtitles) for clip in make_clips(1)]
-        options = {"questions_per_pack": 8, "max_new_tokens": 1, "ablation": ablation}
-        return predict_clips(*tiny, clips, lambda _: frames, **options)[list(scoring.PROBABILITIES)].to_numpy()
-
-    before = shares(frames, SUBTITLES)
-    assert (np.abs(shares(255 - frames, SUBTITLES) - before).max() > 1e-6) == sees_frames
-    assert (np.abs(shares(frames, "<subtitle> Nobody is here.") - before).max() > 1e-6) == sees_subtitles
-
-
-def test_blanked_input_is_black_frames_and_no_subtitles(tiny, frames):
-    clips = [dataclasses.replace(clip, subtitles="") for clip in make_clips(1)]
-    options = {"questions_per_pack": 8, "max_new_tokens": 2}
-    plain = predict_clips(*tiny, clips, lambda _: np.zeros_like(frames), ablation="none", **options)
-    blanked = predict_clips(*tiny, make_clips(1), lambda _: frames, ablation="neither", **options)
-    pd.testing.assert_frame_equal(plain, blanked)
-
-
-def test_an_unknown_ablation_is_refused_before_any_work(tiny):
-    with pytest.raises(InputError, match="ablation must be one of"):
-        predict_clips(*tiny, [], lambda _: None, questions_per_pack=1, max_new_tokens=1, ablation="no_sound")
+def test_a_reading_gives_the_same_to_every_pack_that_follows(tiny, frames):
+    reading = scoring.read(*tiny, SUBTITLES, frames)
+    first = scoring.answer(*tiny, reading, ASKED, 8)
+    scoring.answer(*tiny, reading, ASKED[:1], 3)
+    assert scoring.answer(*tiny, reading, ASKED, 8) == first == reply(*tiny, SUBTITLES, frames, ASKED, 8)

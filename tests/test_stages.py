@@ -45,6 +45,8 @@ def refused(project: Project, *arguments: str) -> str:
         (["train", "--params", "nowhere.yaml"], ["'nowhere.yaml'", "does not exist"]),
         (["evaluate", "--ablation", "sound"], ["evaluate.ablation", "'sound'", "no_frames"]),
         (["evaluate", "--pipeline", "--model", "outputs/adapter"], ["--model base"]),
+        (["evaluate", "--ablations", "sound"], ["evaluate.ablations", "'sound'", "no_frames"]),
+        (["compare", "--scorer", "fair"], ["compare.scorer", "'fair'", "lenient"]),
         (["predict", "--question", "Who?"], ["predict.video"]),
         (["predict", "--video", "nowhere.mp4", "--question", "Who?"], ["'nowhere.mp4'", "does not exist"]),
         (["predict", "--video", "clip:a", "--question", "Who?", "--choices", "a|b|c|d"], ["got 4", "|"]),
@@ -154,7 +156,7 @@ def test_the_loop_makes_everything_as_children_of_one_run(
     assert done.returncode == 0, done.stderr[-3000:]
     for name in ("base", "finetuned"):
         metrics = json.loads((project.root / f"outputs/evaluation/{name}/metrics.json").read_text(encoding="utf-8"))
-        assert list(metrics) == [
+        assert list(metrics)[:7] == [
             "model",
             "dataset",
             "split",
@@ -208,6 +210,8 @@ def test_a_stage_by_hand_leaves_the_pipelines_outputs_alone(
         assert done.returncode == 0, done.stderr[-3000:]
     done = project.cinetune("evaluate", "--ablation", "neither")
     assert done.returncode == 0 and list(project.root.glob("outputs/runs/*/evaluation/finetuned-neither/metrics.json"))
+    done = project.cinetune("compare", "--runs", "base models:/cinepile-video-llava@champion")
+    assert done.returncode == 0 and "models:/cinepile-video-llava@champion less base" in done.stdout, done.stderr
     refusal = project.cinetune("register", "--adapter", str(adapter))
     assert refusal.returncode == 2 and "of another adapter" in refusal.stderr
 

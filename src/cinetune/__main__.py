@@ -24,6 +24,8 @@ COMMANDS = (
     "pretrain",
     "train",
     "evaluate",
+    "compare",
+    "study",
     "report",
     "register",
     "predict",

@@ -5,6 +5,7 @@ Nothing here guesses: text that names no option, or several, gives None.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -175,6 +176,13 @@ def is_abstention(text: str, choices: Sequence[str]) -> bool:
     named = {statement.letter for statement in statements}
     undecided = None in named or len(named) > 1
     return undecided or bool(ONLY_LETTERS.fullmatch(folded) or REFUSAL.search(folded))
+
+
+def most_probable(probabilities: Sequence[float]) -> str | None:
+    """The letter of the largest share, the first of equals; None where one is not a number."""
+    if any(math.isnan(share) for share in probabilities):
+        return None
+    return LETTERS[max(range(len(probabilities)), key=lambda place: probabilities[place])]
 
 
 def clean(text: str, choices: Sequence[str] | None) -> CleanAnswer:

@@ -98,10 +98,28 @@ class EvaluateParams:
     model: str
     split: str
     ablation: str
+    ablations: str
     questions_per_pack: int
     max_new_tokens: int
+    resample: str
     bootstrap_samples: int
     seed: int
+
+
+@dataclass(frozen=True)
+class CompareParams:
+    runs: str
+    scorer: str
+    allow: str
+    resample: str
+    bootstrap_samples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class StudyParams:
+    seeds: str
+    films: str
 
 
 @dataclass(frozen=True)
@@ -168,6 +186,8 @@ class Params:
     frames: FramesParams
     train: TrainParams
     evaluate: EvaluateParams
+    compare: CompareParams
+    study: StudyParams
     report: ReportParams
     register: RegisterParams
     predict: PredictParams
@@ -192,10 +212,16 @@ CHOICES = {
     "frames.seek": ("exact", "keyframe"),
     "frames.engine": ("local", "ray"),
     "evaluate.split": ("train", "test"),
-    "evaluate.ablation": ("none", "neither", "no_frames", "no_subtitles"),
+    "evaluate.ablation": (
+        "none", "no_frames", "no_subtitles", "neither", "one_frame", "shuffled",
+        "rotation_1", "rotation_2", "rotation_3", "rotation_4",
+    ),
+    "evaluate.resample": ("clips", "films"),
+    "compare.scorer": ("strict", "lenient", "logit"),
+    "compare.resample": ("clips", "films"),
     "report.reference": ("v1", "v2", "none"),
     "pretrain.device": ("auto", "cpu", "cuda"),
-}
+}  # fmt: skip
 MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "register.margin",
     "prompt.max_subtitle_tokens", "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps",

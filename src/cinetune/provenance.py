@@ -60,6 +60,15 @@ def folder_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def source_digest() -> str:
+    """sha256 over this package's own code."""
+    total = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        total.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return total.hexdigest()
+
+
 def file_md5(path: Path) -> str:
     """As DVC would hash it."""
     with path.open("rb") as file:

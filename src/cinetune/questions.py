@@ -50,6 +50,9 @@ class ClipQuestions:
     film: str
     subtitles: str
     questions: tuple[Question, ...]
+    year: int | None = None
+    genres: tuple[str, ...] = ()
+    url: str = ""
 
 
 def check_choices(choices: Any) -> str | None:
@@ -128,6 +131,7 @@ def group(table: pd.DataFrame, origin: str) -> list[ClipQuestions]:
         raise InputError(f"{origin} has no rows: nothing can be trained or evaluated on it.")
     films: dict[str, str] = {}
     subtitles: dict[str, str] = {}
+    about: dict[str, dict[str, Any]] = {}
     questions: dict[str, list[Question]] = {}
     for number, row in enumerate(table.to_dict("records")):
         reason = check_row(row)
@@ -144,6 +148,7 @@ def group(table: pd.DataFrame, origin: str) -> list[ClipQuestions]:
                 f"{origin}, row {number}: clip {clip_id!r} is of {film!r}, before it was of {films[clip_id]!r}."
             )
         subtitles.setdefault(clip_id, row["subtitles"])
+        about.setdefault(clip_id, _about(row))
         asked.append(
             Question(
                 question_id=f"{clip_id}-{len(asked):03d}",
@@ -156,8 +161,20 @@ def group(table: pd.DataFrame, origin: str) -> list[ClipQuestions]:
             )
         )
     return [
-        ClipQuestions(clip_id, films[clip_id], subtitles[clip_id], tuple(asked)) for clip_id, asked in questions.items()
+        ClipQuestions(clip_id, films[clip_id], subtitles[clip_id], tuple(asked), **about[clip_id])
+        for clip_id, asked in questions.items()
     ]
+
+
+def _about(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What results are broken down by and linked to; whatever is not as it should be is left out."""
+    genre = row["genre"]
+    genres = [genre] if isinstance(genre, str) else genre if isinstance(genre, Sequence | np.ndarray) else []
+    return {
+        "year": int(row["year"]),
+        "genres": tuple(name for name in genres if isinstance(name, str) and name.strip()),
+        "url": row["yt_clip_link"] if isinstance(row["yt_clip_link"], str) else "",
+    }
 
 
 def split_films(

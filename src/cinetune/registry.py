@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from cinetune.errors import InputError
 from cinetune.tracking import deferred_signals, open_store, reaching, store_errors
 
 T = TypeVar("T")
@@ -32,6 +33,18 @@ def aliases(name: str) -> dict[str, str]:
                 raise
             return {}
     return {alias: str(version) for alias, version in found.items()}
+
+
+def run_of(uri: str) -> str:
+    """The run that registered the version at `models:/<name>@<alias>` or `models:/<name>/<version>`."""
+    name, has_alias, alias = uri.removeprefix("models:/").partition("@")
+    name, _, number = (name, "", "") if has_alias else name.partition("/")
+    if not name or not (alias or number):
+        raise InputError(f"{uri!r} names no version: write models:/<name>@<alias> or models:/<name>/<version>.")
+    with reaching(f"{uri!r} cannot be found"):
+        client = open_store()
+        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        return str(found.run_id)
 
 
 def create_version(name: str, model_uri: str, tags: Mapping[str, str]) -> str:

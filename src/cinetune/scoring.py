@@ -1,33 +1,23 @@
 """A clip and its questions to option probabilities and words: the one way, for evaluation and for serving.
 
-A pack is read once. The logits behind each question's last token give the probabilities of the options;
-from there all questions are continued together, one token each a step, behind the same cached prefix. The
-result is that of asking each question alone (tests/test_scoring.py holds it against `generate`).
+A clip is read once and kept as a cache. Its questions are read behind it in packs: the logits behind each
+question's last token give the probabilities of the options, and from there all questions of a pack are continued
+together, one token each a step. Then the cache is cut back to the clip, for the next pack. The result is that of
+asking each question alone (tests/test_scoring.py holds it against `generate`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import DynamicCache
 
-from cinetune.answers import LETTERS, parse_lenient, parse_strict
-from cinetune.errors import InputError
-from cinetune.packing import PREFIX, Encoder, collate, pack, pieces
-from cinetune.questions import ClipQuestions, Question
-
-ABLATIONS = ("none", "neither", "no_frames", "no_subtitles")
-PROBABILITIES = tuple(f"p_{letter}" for letter in LETTERS)
-COLUMNS = (
-    "question_id", "clip_id", "film", "category", "hard_split", "visual_reliance", "question", "gold", "raw",
-    "strict", "lenient", "logit", *PROBABILITIES, "status",
-)  # fmt: skip
+from cinetune.answers import LETTERS
+from cinetune.packing import PREFIX, Encoder, collate, pack
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,72 @@ class Reply:
         return None if self.probabilities is None else LETTERS[int(np.argmax(self.probabilities))]
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A clip as the model has read it: its token ids and the cache of their keys and values."""
+
+    ids: list[int]
+    cache: DynamicCache
+
+
 @torch.inference_mode()
+def read(model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray) -> Reading:
+    """Read what all questions about a clip share; frames: uint8 [num_frames, size, size, 3]."""
+    ids = encoder.prefix(subtitles)[0]
+    # Where weights are quantised the embeddings still have the type and place that the model computes in.
+    weight = model.get_input_embeddings().weight
+    batch = collate([pack(ids, [], None, frames)], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)
+    inputs = {name: value for name, value in batch.items() if name not in ("slots", "targets")}
+    cache = DynamicCache()
+    model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return Reading(ids, cache)
+
+
+@torch.inference_mode()
+def answer(
+    model: torch.nn.Module,
+    encoder: Encoder,
+    reading: Reading,
+    asked: Sequence[Asked],
+    max_new_tokens: int,
+    deadline: float | None = None,
+) -> list[Reply]:
+    """Answers to one pack of questions behind a clip that was read.
+
+    The reading can be used again afterwards, but for after an error.
+    """
+    if not asked:
+        return []
+    _check_deadline(deadline)
+    weight = model.get_input_embeddings().weight
+    start = len(reading.ids)
+    questions = pack(reading.ids, [encoder.suffix(item.question, item.choices) for item in asked], None, None)
+    segments = torch.from_numpy(questions.segments).to(weight.device)
+    positions = torch.from_numpy(questions.position_ids).to(weight.device)
+    slots = torch.from_numpy(questions.slots).to(weight.device)
+    logits = (
+        model(
+            input_ids=torch.from_numpy(questions.input_ids[start:])[None].to(weight.device),
+            position_ids=positions[None, start:],
+            attention_mask=_suffix_mask(segments, start, weight.dtype),
+            past_key_values=reading.cache,
+            use_cache=True,
+            logits_to_keep=slots - start,
+        )
+        .logits[0]
+        .float()
+    )
+    letters = torch.tensor(encoder.letters(), device=weight.device)
+    probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
+    words = _continue(model, encoder, reading.cache, segments, positions[slots], logits, max_new_tokens, deadline)
+    # A negative number is how many are taken off the end; what is left is the clip.
+    reading.cache.crop(start - reading.cache.get_seq_length())
+    return [
+        Reply(encoder.decode(ids), None if item.choices is None else tuple(shares))
+        for item, ids, shares in zip(asked, words, probabilities, strict=True)
+    ]
+
+
 def reply(
     model: torch.nn.Module,
     encoder: Encoder,
@@ -68,25 +123,16 @@ def reply(
     """
     if not asked:
         return []
-    suffixes = [encoder.suffix(item.question, item.choices) for item in asked]
-    clip = pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
-    # Where weights are quantised the embeddings still have the type and place that the model computes in.
-    weight = model.get_input_embeddings().weight
-    batch = collate([clip], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)
-    slots = batch.pop("slots")
-    del batch["targets"]
     _check_deadline(deadline)
-    cache = DynamicCache()
-    logits = model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=slots).logits[0].float()
-    letters = torch.tensor(encoder.letters(), device=weight.device)
-    probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
-    segments = torch.from_numpy(clip.segments).to(weight.device)
-    positions = batch["position_ids"][0, slots]
-    words = _continue(model, encoder, cache, segments, positions, logits, max_new_tokens, deadline)
-    return [
-        Reply(encoder.decode(ids), None if item.choices is None else tuple(shares))
-        for item, ids, shares in zip(asked, words, probabilities, strict=True)
-    ]
+    return answer(model, encoder, read(model, encoder, subtitles, frames), asked, max_new_tokens, deadline)
+
+
+def _suffix_mask(segments: torch.Tensor, start: int, dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask [1, 1, T - start, T]: a question's token sees the clip and what its question said before it."""
+    query, place = segments[start:, None], torch.arange(len(segments), device=segments.device)
+    allowed = (place <= place[start:, None]) & ((segments == PREFIX) | (segments == query))
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=segments.device)
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
 
 
 def _continue(
@@ -137,71 +183,3 @@ def _continue(
 def _check_deadline(deadline: float | None) -> None:
     if deadline is not None and time.monotonic() >= deadline:
         raise TimeoutError("the time for these answers is over")
-
-
-def predict_clips(
-    model: torch.nn.Module,
-    encoder: Encoder,
-    clips: Sequence[ClipQuestions],
-    frames_of: Callable[[str], np.ndarray | None],
-    *,
-    questions_per_pack: int,
-    max_new_tokens: int,
-    ablation: str,
-    progress: Callable[[int, int], None] | None = None,
-) -> pd.DataFrame:
-    """Predictions of all questions in the order given, one row each, with the columns COLUMNS.
-
-    frames_of: a clip id's uint8 [num_frames, size, size, 3], or None where the clip is missing: its
-    questions then have the status "missing_clip", empty words and no letters. progress: called with clips
-    done and clips in all. Raises InputError for an ablation that is not known.
-    """
-    if ablation not in ABLATIONS:
-        raise InputError(f"ablation must be one of {', '.join(ABLATIONS)}, got {ablation!r}.")
-    rows: list[dict[str, Any]] = []
-    for number, clip in enumerate(clips, start=1):
-        frames = frames_of(clip.clip_id)
-        if frames is None:
-            rows += [_row(clip, question, None) for question in clip.questions]
-        else:
-            subtitles, seen = _ablate(clip.subtitles, frames, ablation)
-            for questions in pieces(clip.questions, questions_per_pack):
-                asked = [Asked(question.text, question.choices) for question in questions]
-                replies = reply(model, encoder, subtitles, seen, asked, max_new_tokens)
-                rows += [_row(clip, *pair) for pair in zip(questions, replies, strict=True)]
-        if progress is not None:
-            progress(number, len(clips))
-    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
-    # Texts stay objects: a letter that is missing is None here, never a NaN among texts.
-    return table.astype(dict.fromkeys(PROBABILITIES, float))
-
-
-def _ablate(subtitles: str, frames: np.ndarray, ablation: str) -> tuple[str, np.ndarray]:
-    """What the model is shown of a clip; withheld frames are black, their number being part of the prompt."""
-    if ablation in ("neither", "no_subtitles"):
-        subtitles = ""
-    if ablation in ("neither", "no_frames"):
-        frames = np.zeros_like(frames)
-    return subtitles, frames
-
-
-def _row(clip: ClipQuestions, question: Question, answer: Reply | None) -> dict[str, Any]:
-    gold = LETTERS[question.answer]
-    raw = "" if answer is None else answer.raw
-    shares = (float("nan"),) * len(LETTERS) if answer is None else answer.probabilities
-    return {
-        "question_id": question.question_id,
-        "clip_id": clip.clip_id,
-        "film": clip.film,
-        "category": question.category,
-        "hard_split": question.hard_split,
-        "visual_reliance": question.visual_reliance,
-        "question": question.text,
-        "gold": gold,
-        "raw": raw,
-        "strict": None if answer is None else parse_strict(raw, question.choices, question.answer),
-        "lenient": None if answer is None else parse_lenient(raw, question.choices),
-        "logit": None if answer is None else answer.letter,
-        **dict(zip(PROBABILITIES, shares, strict=True)),
-        "status": "missing_clip" if answer is None else "ok",
-    }

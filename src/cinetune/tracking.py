@@ -26,6 +26,7 @@ from cinetune import provenance
 from cinetune.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
@@ -37,6 +38,7 @@ SECONDS_BEFORE_RETRY = 30.0
 MOST_WAITING_METRICS = 50_000
 METRICS_A_BATCH, PARAMS_A_BATCH = 500, 100
 MOST_TAG_CHARS = 5000
+ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 class Run:
@@ -96,6 +98,10 @@ class Run:
     def log_table(self, content: Mapping[str, Any], path: str) -> None:
         """JSON as an artifact."""
         self._attempt(f"artifact {path!r}", lambda: self._client.log_dict(self.id, dict(content), path))
+
+    def log_rows(self, table: pd.DataFrame, path: str) -> None:
+        """A table that the UI can show and compare between runs."""
+        self._attempt(f"table {path!r}", lambda: self._client.log_table(self.id, table, path))
 
     def finish(self, status: str, reason: str = "") -> None:
         """Close it as FINISHED or FAILED, and tell on stderr what was lost."""
@@ -169,16 +175,22 @@ class UntrackedRun:
     def log_table(self, content: Mapping[str, Any], path: str) -> None:
         pass
 
+    def log_rows(self, table: pd.DataFrame, path: str) -> None:
+        pass
+
 
 def is_untracked() -> bool:
     return os.environ.get("CINETUNE_UNTRACKED", "") not in ("", "0") or os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager
-def start(stage: str, tags: Mapping[str, str] | None = None) -> Iterator[Run | UntrackedRun]:
+def start(
+    stage: str, tags: Mapping[str, str] | None = None, parent: Run | UntrackedRun | None = None, name: str = ""
+) -> Iterator[Run | UntrackedRun]:
     """The run that this process is to write to; it ends FINISHED, or FAILED with any exception or signal.
 
-    That is the one of `mlflow run` (MLFLOW_RUN_ID), else a new one, below the loop's where there is one.
+    That is the one of `mlflow run` (MLFLOW_RUN_ID), else a new one, below the loop's where there is one; with
+    `parent` a new one below that. `name` is what the UI calls it, else the stage.
     Raises InputError when the store cannot be reached at the start.
     """
     if is_untracked():
@@ -188,7 +200,7 @@ def start(stage: str, tags: Mapping[str, str] | None = None) -> Iterator[Run | U
     try:
         # Between creating a run and knowing its id no signal may come, or the run would stay RUNNING.
         with deferred_signals():
-            run = _open((tags or {}).get("dvc.stage", stage))
+            run = _open(name or (tags or {}).get("dvc.stage", stage), parent)
             run.set_tags({"stage": stage, **provenance.git_state(), **(tags or {})})
         yield run
     except BaseException as error:
@@ -198,7 +210,7 @@ def start(stage: str, tags: Mapping[str, str] | None = None) -> Iterator[Run | U
     run.finish("FINISHED")
 
 
-def _open(name: str) -> Run:
+def _open(name: str, parent: Run | UntrackedRun | None) -> Run:
     import mlflow
 
     with reaching():
@@ -207,10 +219,20 @@ def _open(name: str) -> Run:
             active = mlflow.start_run()
         else:
             active = mlflow.start_run(
-                experiment_id=_experiment_id(client), run_name=name, parent_run_id=os.environ.get(PARENT)
+                experiment_id=_experiment_id(client),
+                run_name=name,
+                parent_run_id=parent.id if parent else os.environ.get(PARENT),
+                nested=parent is not None,
             )
     os.environ.pop("MLFLOW_RUN_ID", None)
     return Run(active.info.run_id, active.info.experiment_id, client)
+
+
+def create_child(parent: Run, name: str) -> str:
+    """A run below another that a process yet to be started will write to, given it as MLFLOW_RUN_ID."""
+    with reaching():
+        tags = {"mlflow.parentRunId": parent.id}
+        return str(open_store().create_run(parent.experiment_id, tags=tags, run_name=name).info.run_id)
 
 
 def open_store() -> MlflowClient:
@@ -260,11 +282,13 @@ def _experiment_id(client: MlflowClient) -> str:
 
 
 def fail(run_id: str, reason: str) -> None:
-    """End a run FAILED that was never opened here."""
+    """End a run FAILED that was never opened here, if nobody has ended it."""
     if is_untracked():
         return
     try:
         client = open_store()
+        if client.get_run(run_id).info.status in ENDED:
+            return
         client.set_tag(run_id, "failure", reason[:MOST_TAG_CHARS])
         client.set_terminated(run_id, "FAILED")
     except (InputError, *store_errors()) as error:

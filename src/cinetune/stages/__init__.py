@@ -220,6 +220,10 @@ def log_questions(run: Run | UntrackedRun, params: Params, split: str, context: 
     run.log_dataset(f"{params.data.name} {split}", context, path, digest)
 
 
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

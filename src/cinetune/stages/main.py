@@ -194,10 +194,10 @@ def _headline(summaries: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _say(summaries: Mapping[str, Any], params: Params, said: Sequence[str]) -> None:
-    from cinetune import report
+    from cinetune import published, report
 
     chosen = params.report.reference
-    reference = report.published(chosen) if chosen != "none" else None
+    reference = published.published(chosen) if chosen != "none" else None
     print("", report.console_table(summaries["base"], summaries["finetuned"], reference), sep="\n")
     print(*said, sep="\n")
     print(f"\nThe report: {stages.REPORT / 'report.html'}. The runs: `make ui`. The model: `make serve`.")

@@ -1,0 +1,159 @@
+"""Plots as PNG bytes: results by category, published averages, calibration. The same figures give the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cinetune.answers import LETTERS
+from cinetune.metrics import CATEGORY_TITLES
+
+COLUMNS = ("average", *CATEGORY_TITLES)
+# Okabe and Ito's palette: distinct for colour-blind readers and in grey.
+OURS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#999999")
+KINDS = {"human": ("#009E73", "people"), "closed": ("#0072B2", "closed models"), "open": ("#E69F00", "open models")}
+
+
+def results(
+    models: Mapping[str, Mapping[str, Any]], title: str, reference: pd.DataFrame | None, reference_title: str
+) -> bytes:
+    """Scores by category with their intervals; published averages, if there are any, in a panel of their own.
+
+    models: by name, a score of metrics.json ("n", "accuracy", "ci95") for each of COLUMNS.
+    """
+    has_reference = reference is not None and len(reference) > 0
+    heights = [4.4, 0.8 + 0.3 * len(reference)] if has_reference else [4.4]
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        _draw_ours(panels[0], models, title)
+        if has_reference:
+            _draw_reference(panels[1], reference, reference_title)
+
+    return _draw(draw, (11, sum(heights) + 0.6))
+
+
+def reliability(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+    """Percent correct over mean confidence, one line a model; `models`: bins of `metrics.calibration`, by name."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot([0, 100], [0, 100], color="#333333", linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
+        most = max((row["n"] for rows in models.values() for row in rows), default=1)
+        for (name, rows), colour in zip(models.items(), OURS, strict=False):
+            confidence, correct = ([100 * row[key] for row in rows] for key in ("confidence", "accuracy"))
+            axes.plot(confidence, correct, color=colour, linewidth=1.5)
+            sizes = [20 + 180 * row["n"] / most for row in rows]
+            axes.scatter(confidence, correct, sizes, color=colour, label=_label(name))
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("confidence, percent (larger dots: more questions)")
+        axes.set_ylabel("percent correct")
+        axes.legend(loc="upper left", frameon=False, markerscale=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+
+    return _draw(draw, (6, 5))
+
+
+def _draw(draw: Callable[[Figure], None], size: tuple[float, float]) -> bytes:
+    with matplotlib.rc_context():
+        # A user's matplotlibrc must not change the report.
+        matplotlib.rcdefaults()
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.get_layout_engine().set(hspace=0.08, h_pad=0.12, w_pad=0.12)
+        draw(figure)
+        content = io.BytesIO()
+        # The writer's version in the file would change its bytes with every upgrade.
+        figure.savefig(content, dpi=150, format="png", metadata={"Software": None})
+        return content.getvalue()
+
+
+def _draw_ours(axes: Axes, models: Mapping[str, Mapping[str, Any]], title: str) -> None:
+    positions, width = np.arange(len(COLUMNS)), 0.76 / len(models)
+    for side, (name, row) in enumerate(models.items()):
+        scores = [row[column] for column in COLUMNS]
+        heights = np.array([_percent(score["accuracy"]) for score in scores])
+        ends = np.array([[_percent(end) for end in score["ci95"] or (None, None)] for score in scores])
+        offsets = positions + (side - (len(models) - 1) / 2) * width
+        axes.bar(offsets, heights, width * 0.94, color=OURS[side % len(OURS)], label=_label(name))
+        errors = np.clip(np.stack([heights - ends[:, 0], ends[:, 1] - heights]), 0, None)
+        axes.errorbar(offsets, heights, errors, fmt="none", ecolor="#333333", elinewidth=1.2, capsize=4)
+        tops = np.fmax(heights, ends[:, 1])
+        for offset, height, top in zip(offsets, heights, tops, strict=True):
+            if np.isfinite(height):
+                axes.annotate(
+                    f"{height:.1f}", (offset, top), (0, 3), textcoords="offset points", ha="center", fontsize=9
+                )
+    chance = 100 / len(LETTERS)
+    axes.axhline(chance, color="#333333", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    axes.annotate(
+        "guessing", (1, chance), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center"
+    )
+    counts = [list(models.values())[-1][column]["n"] for column in COLUMNS]
+    titles = ["Average", *(name.replace(" and ", " and\n") for name in CATEGORY_TITLES.values())]
+    axes.set_xticks(positions, [f"{name}\n(n = {count:,})" for name, count in zip(titles, counts, strict=True)])
+    axes.tick_params(axis="x", length=0, labelsize=9)
+    axes.set_ylim(0, 109)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("percent correct")
+    axes.set_title(title, loc="left", fontweight="bold", parse_math=False)
+    axes.legend(loc="upper right", ncols=2, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_reference(axes: Axes, reference: pd.DataFrame, title: str) -> None:
+    rows = reference.sort_values(["average", "model"], kind="stable").reset_index(drop=True)
+    for kind, (colour, label) in KINDS.items():
+        chosen = rows[rows["kind"] == kind]
+        if len(chosen):
+            axes.barh(chosen.index, chosen["average"], 0.7, color=colour, label=label)
+    for position, value in enumerate(rows["average"]):
+        axes.annotate(f"{value:.1f}", (value, position), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.set_yticks(range(len(rows)), rows["model"])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("average, percent correct")
+    axes.set_title(title, loc="left", fontweight="bold", parse_math=False)
+    axes.legend(loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _percent(fraction: float | None) -> float:
+    return np.nan if fraction is None else 100 * fraction
+
+
+def _label(name: str) -> str:
+    """A name as it stands: matplotlib takes `$` for mathematics and hides what begins with `_`."""
+    return name.replace("$", r"\$").removeprefix("_")
+
+
+def learning_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Percent correct over training films, with intervals; rows: "films" and "score", a score of metrics.json."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        films = np.array([row["films"] for row in rows])
+        heights = np.array([_percent(row["score"]["accuracy"]) for row in rows])
+        ends = np.array([[_percent(end) for end in row["score"]["ci95"] or (None, None)] for row in rows])
+        errors = np.clip(np.stack([heights - ends[:, 0], ends[:, 1] - heights]), 0, None)
+        axes.errorbar(films, heights, errors, color=OURS[1], marker="o", capsize=4)
+        axes.axhline(100 / len(LETTERS), color="#333333", linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xscale("log")
+        axes.set_xticks(films, [str(count) for count in films])
+        axes.minorticks_off()
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("training films")
+        axes.set_ylabel("percent correct, 95 % intervals over clips")
+        axes.spines[["top", "right"]].set_visible(False)
+
+    return _draw(draw, (6, 4.5))

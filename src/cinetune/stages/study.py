@@ -1,0 +1,92 @@
+"""Train several times to see what the headline owes to chance and to data: training seeds, training films.
+
+Takes what train and evaluate take, `study.seeds` (each trains on all films) and `study.films` (each trains on so many
+films, with the first seed). Makes outputs/runs/<run id>/study/ with study.json, report.html and report.md; every
+training and evaluation is a run below it. Run it with `mlflow run . -e study -P seeds="1 2 3" -P films="9 30"`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cinetune import stages, tracking
+from cinetune.errors import InputError
+from cinetune.params import Params
+
+
+def run(params: Params) -> Path:
+    """The study's folder."""
+    with tracking.start("study", stages.tags_of(params)) as tracked, tempfile.TemporaryDirectory() as scratch:
+        from cinetune import studies
+
+        if not isinstance(tracked, tracking.Run):
+            raise InputError("study writes to MLflow: unset CINETUNE_UNTRACKED.")
+        tracked.log_params(stages.sections(params, "study", "train", "evaluate"))
+        stages.log_questions(tracked, params, "train", "train")
+        seeds = studies.read_numbers("study.seeds", params.study.seeds)
+        if not seeds:
+            raise InputError("study.seeds is empty: name at least one, as in -P seeds='1 2 3'.")
+        films = studies.films_of(Path(params.data.root))
+        counts = [count for count in studies.read_numbers("study.films", params.study.films) if count != len(films)]
+        chosen = {count: studies.choose_films(films, count, seeds[0]) for count in counts}
+        plan = [(seed, len(films)) for seed in seeds] + [(seeds[0], count) for count in counts]
+        trained = []
+        for seed, count in plan:
+            root = Path(params.data.root)
+            if count in chosen:
+                root = Path(scratch) / f"{count}-films"
+                studies.with_films(Path(params.data.root), chosen[count], root)
+            metrics = _train_and_evaluate(params, seed, root, Path(scratch), tracked)
+            trained.append({"seed": seed, "films": count, "metrics": metrics})
+        measured = studies.measure(trained, len(films))
+        target = stages.RUNS / tracked.id / "study"
+        with stages.whole_folder(target) as folder:
+            stages.write_json(folder / "study.json", measured)
+            studies.write(folder, measured, params.data.name)
+        tracked.log_metrics(studies.figures(measured))
+        tracked.log_artifacts(target, "study")
+        print(f"study: {target / 'report.html'}.")
+        return target
+
+
+def _train_and_evaluate(
+    params: Params, seed: int, root: Path, scratch: Path, tracked: tracking.Run
+) -> Mapping[str, Any]:
+    """metrics.json of one more training."""
+    params = params.override("train", {"seed": seed}).override("data", {"root": str(root)})
+    adapter = _call("train", params, scratch, tracked) / "adapter"
+    params = params.override("evaluate", {"model": str(adapter), "ablation": "none", "ablations": "none"})
+    (metrics,) = (_call("evaluate", params, scratch, tracked) / "evaluation").glob("*/metrics.json")
+    return stages.read_json(metrics)
+
+
+def _call(stage: str, params: Params, scratch: Path, tracked: tracking.Run) -> Path:
+    """Run a stage as a run below this one; its folder."""
+    recipe = scratch / "params.yaml"
+    recipe.write_text(yaml.safe_dump(params.to_dict(), sort_keys=False), encoding="utf-8")
+    child = tracking.create_child(tracked, stage)
+    environment = dict(os.environ) | {"MLFLOW_RUN_ID": child, "MLFLOW_EXPERIMENT_ID": tracked.experiment_id}
+    command = [sys.executable, "-m", "cinetune", stage, "--params", str(recipe)]
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            status = process.wait()
+        except BaseException:
+            # Asked, it ends its own run; killed, it would leave it open.
+            process.terminate()
+            raise
+    if status:
+        raise InputError(f"`{stage}` with seed {params.train.seed} ended with status {status}: see above.")
+    return stages.RUNS / child
+
+
+def main(argv: Sequence[str]) -> int:
+    run(stages.parse(argv, "study", __doc__).params)
+    return 0
