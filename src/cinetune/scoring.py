@@ -7,7 +7,6 @@ result is that of asking each question alone (tests/test_scoring.py holds it aga
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from transformers import DynamicCache
 
 from cinetune.answers import LETTERS, parse_lenient, parse_strict
 from cinetune.errors import InputError
-from cinetune.packing import PREFIX, Encoder, collate, pack, pieces
+from cinetune.packing import PREFIX, Encoder, Pack, collate, pack, pieces
 from cinetune.questions import ClipQuestions, Question
 
 ABLATIONS = ("none", "neither", "no_frames", "no_subtitles")
@@ -51,6 +50,36 @@ class Reply:
         return None if self.probabilities is None else LETTERS[int(np.argmax(self.probabilities))]
 
 
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """A clip that has been read: keys and values [1, heads, tokens, width] of each layer, which nobody changes."""
+
+    states: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.states[0][0].shape[2]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(part.nbytes for layer in self.states for part in layer)
+
+
+@torch.inference_mode()
+def read_prefix(model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray) -> Prefix:
+    """What `reply` reads of a clip before its questions, to be given to it each time that more are asked."""
+    clip = pack(encoder.prefix(subtitles)[0], [], None, frames)
+    batch = _batch_of(model, encoder, clip)
+    del batch["slots"]
+    cache = DynamicCache()
+    model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))
+
+
+def _always(number: int) -> bool:
+    return True
+
+
 @torch.inference_mode()
 def reply(
     model: torch.nn.Module,
@@ -58,35 +87,53 @@ def reply(
     subtitles: str,
     frames: np.ndarray,
     asked: Sequence[Asked],
-    max_new_tokens: int,
-    deadline: float | None = None,
+    max_new_tokens: int | Sequence[int],
+    is_wanted: Callable[[int], bool] = _always,
+    prefix: Prefix | None = None,
 ) -> list[Reply]:
     """Answers to questions about one clip, in their order; greedy, until the end token or `max_new_tokens`.
 
-    model: in evaluation mode, with sdpa attention; frames: uint8 [num_frames, size, size, 3]; deadline: a
-    moment of `time.monotonic()`. Raises TimeoutError once it has passed.
+    model: in evaluation mode, with sdpa attention; frames: uint8 [num_frames, size, size, 3]; max_new_tokens:
+    for all, or of each question; is_wanted: asked before every further token of a question, whose words end
+    where it says no; prefix: of the same subtitles and frames, which are then not read again.
     """
     if not asked:
         return []
     suffixes = [encoder.suffix(item.question, item.choices) for item in asked]
-    clip = pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
-    # Where weights are quantised the embeddings still have the type and place that the model computes in.
-    weight = model.get_input_embeddings().weight
-    batch = collate([clip], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)
+    clip = pack(encoder.prefix(subtitles)[0], suffixes, None, None if prefix else frames)
+    batch = _batch_of(model, encoder, clip)
     slots = batch.pop("slots")
-    del batch["targets"]
-    _check_deadline(deadline)
     cache = DynamicCache()
+    if prefix:
+        known = prefix.num_tokens
+        slots = slots - known
+        batch = {
+            "input_ids": batch["input_ids"][:, known:],
+            "position_ids": batch["position_ids"][:, known:],
+            "attention_mask": batch["attention_mask"][:, :, known:],
+        }
+        cache = DynamicCache(prefix.states)
     logits = model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=slots).logits[0].float()
-    letters = torch.tensor(encoder.letters(), device=weight.device)
+    device = logits.device
+    letters = torch.tensor(encoder.letters(), device=device)
     probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
-    segments = torch.from_numpy(clip.segments).to(weight.device)
+    segments = torch.from_numpy(clip.segments).to(device)
     positions = batch["position_ids"][0, slots]
-    words = _continue(model, encoder, cache, segments, positions, logits, max_new_tokens, deadline)
+    limits = [max_new_tokens] * len(asked) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    words = _continue(model, encoder, cache, segments, positions, logits, limits, is_wanted)
     return [
         Reply(encoder.decode(ids), None if item.choices is None else tuple(shares))
         for item, ids, shares in zip(asked, words, probabilities, strict=True)
     ]
+
+
+def _batch_of(model: torch.nn.Module, encoder: Encoder, clip: Pack) -> dict[str, Any]:
+    """One pack as the model's inputs, and `slots`."""
+    # Where weights are quantised the embeddings still have the type and place that the model computes in.
+    weight = model.get_input_embeddings().weight
+    batch = collate([clip], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)
+    del batch["targets"]
+    return batch
 
 
 def _continue(
@@ -96,26 +143,26 @@ def _continue(
     segments: torch.Tensor,
     positions: torch.Tensor,
     logits: torch.Tensor,
-    max_new_tokens: int,
-    deadline: float | None,
+    limits: Sequence[int],
+    is_wanted: Callable[[int], bool],
 ) -> list[list[int]]:
     """Token ids of each question's answer, without the end token.
 
     segments [T]: owner of each cached token; positions [Q]: of each question's last token; logits
-    [Q, vocabulary].
+    [Q, vocabulary]; limits [Q]: of tokens.
     """
     end = encoder.tokenizer.eos_token_id
     dtype = model.get_input_embeddings().weight.dtype
-    answers: list[list[int]] = [[] for _ in range(len(logits))]
-    running = list(range(len(logits)))
-    for step in range(max_new_tokens):
+    answers: list[list[int]] = [[] for _ in limits]
+    running = list(range(len(limits)))
+    for step in range(max(limits)):
         chosen = logits.argmax(-1).tolist()
-        going_on = [(owner, token) for owner, token in zip(running, chosen, strict=True) if token != end]
-        for owner, token in going_on:
+        said = [pair for pair in zip(running, chosen, strict=True) if pair[1] != end and step < limits[pair[0]]]
+        for owner, token in said:
             answers[owner].append(token)
-        if not going_on or step == max_new_tokens - 1:
+        going_on = [(owner, token) for owner, token in said if step + 1 < limits[owner] and is_wanted(owner)]
+        if not going_on:
             break
-        _check_deadline(deadline)
         running = [owner for owner, _ in going_on]
         owners = torch.tensor(running, device=segments.device)
         segments = torch.cat([segments, owners + 1])
@@ -132,11 +179,6 @@ def _continue(
             use_cache=True,
         ).logits[0]
     return answers
-
-
-def _check_deadline(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() >= deadline:
-        raise TimeoutError("the time for these answers is over")
 
 
 def predict_clips(
