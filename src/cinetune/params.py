@@ -90,6 +90,10 @@ class RegisterParams:
     adapter: str
     evaluation: str
     margin: float
+    accept_licence: str
+    embed_base: bool
+    force: bool
+    rollback: bool
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,20 @@ class PredictParams:
     question: str
     choices: str
     subtitles: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class ServeParams:
+    timeout_s: float
+    most_waiting: int
+    most_body_mb: int
+    cached_clips: int
+    cached_prefix_mb: int
+    decoders: int
+    decode_timeout_s: float
+    url_hosts: str
 
 
 @dataclass(frozen=True)
@@ -143,6 +161,7 @@ class Params:
     report: ReportParams
     register: RegisterParams
     predict: PredictParams
+    serve: ServeParams
     mini: MiniParams
     pretrain: PretrainParams
 
@@ -168,7 +187,7 @@ CHOICES = {
 MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "register.margin",
     "prompt.max_subtitle_tokens", "pretrain.text_steps", "pretrain.look_steps",
-    "pretrain.steps", "train.open_questions_per_pack",
+    "pretrain.steps", "train.open_questions_per_pack", "predict.start", "predict.end", "serve.cached_prefix_mb",
 }  # fmt: skip
 BELOW_ONE = {"train.warmup_fraction", "train.validation_fraction", "train.lora_dropout"}
 
@@ -229,7 +248,12 @@ def build(kind: type, values: Mapping[str, Any], section: str) -> Any:
 
 
 def read_value(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind` (int, float or str), from YAML or from a command line's text."""
+    """`value` as `kind` (bool, int, float or str), from YAML or from a command line's text."""
+    if kind is bool:
+        words = str(value).lower()
+        if words not in ("true", "false"):
+            raise InputError(f"{name} must be true or false, got {value!r}.")
+        return words == "true"
     if kind is str:
         if not isinstance(value, str):
             raise InputError(f"{name} must be text, got {value!r}: put it in quotes.")
