@@ -16,7 +16,7 @@ from cinetune.errors import InputError
 from cinetune.model import attach_lora, encoder_for
 from cinetune.packing import collate, pack
 from cinetune.questions import ClipQuestions, Question
-from cinetune.scoring import Asked, predict_clips, read_prefix, reply
+from cinetune.scoring import Asked, answer, predict_clips, read, reply
 from test_packing import QUESTIONS, SUBTITLES
 
 pytestmark = pytest.mark.evaluation
@@ -177,7 +177,7 @@ def test_a_question_that_nobody_waits_for_any_more_ends_early_and_the_others_go_
         asked_about.append(number)
         return number != 1
 
-    found = reply(*tiny, SUBTITLES, frames, ASKED, 8, is_wanted)
+    found = answer(*tiny, read(*tiny, SUBTITLES, frames), ASKED, 8, is_wanted)
     assert [found[i] for i in (0, 2, 3)] == [whole[i] for i in (0, 2, 3)]
     assert whole[1].raw.startswith(found[1].raw) and len(found[1].raw) < len(whole[1].raw)
     assert asked_about.count(1) == 1 and asked_about.count(0) > 1
@@ -185,21 +185,23 @@ def test_a_question_that_nobody_waits_for_any_more_ends_early_and_the_others_go_
 
 def test_each_question_may_have_its_own_number_of_words(tiny, frames):
     whole = reply(*tiny, SUBTITLES, frames, ASKED, 8)
-    found = reply(*tiny, SUBTITLES, frames, ASKED, [8, 0, 1, 8])
+    found = answer(*tiny, read(*tiny, SUBTITLES, frames), ASKED, [8, 0, 1, 8])
     assert found[0] == whole[0] and found[1].raw == "" and found[2].raw != whole[2].raw
     assert found[1].probabilities == whole[1].probabilities
 
 
 def test_a_clip_that_was_read_before_gives_the_same_answers_again(tiny, frames):
     whole = reply(*tiny, SUBTITLES, frames, ASKED, 8)
-    prefix = read_prefix(*tiny, SUBTITLES, frames)
-    kept = [keys.clone() for keys, _ in prefix.states]
+    kept = read(*tiny, SUBTITLES, frames)
+    before = [layer.keys.clone() for layer in kept.cache.layers]
+    again = read(*tiny, SUBTITLES, frames)
     for asked, expected in ((ASKED, whole), (ASKED[:1], whole[:1]), (ASKED[2:], whole[2:])):
-        found = reply(*tiny, SUBTITLES, None, asked, 8, prefix=prefix)
-        assert [item.raw for item in found] == [item.raw for item in expected]
-        for one, other in zip(found, expected, strict=True):
-            assert one.probabilities is None or np.allclose(one.probabilities, other.probabilities, atol=1e-5)
-    assert all(torch.equal(before, after) for before, (after, _) in zip(kept, prefix.states, strict=True))
+        for reading in (kept.copy(), again):
+            found = answer(*tiny, reading, asked, 8)
+            assert [item.raw for item in found] == [item.raw for item in expected]
+            for one, other in zip(found, expected, strict=True):
+                assert one.probabilities is None or np.allclose(one.probabilities, other.probabilities, atol=1e-5)
+    assert all(torch.equal(keys, layer.keys) for keys, layer in zip(before, kept.cache.layers, strict=True))
 
 
 def test_predictions_are_what_metrics_need_and_survive_parquet(tiny, frames, tmp_path):

@@ -20,7 +20,7 @@ import torch
 from cinetune import scoring
 from cinetune.errors import InputError
 from cinetune.packing import Encoder
-from cinetune.scoring import Asked, Prefix, Reply
+from cinetune.scoring import Asked, Reading, Reply
 from cinetune.tickets import Ticket
 
 # Attention takes memory by the square of a pack's length, and questions come from strangers.
@@ -72,12 +72,12 @@ class Engine:
         num_frames: int,
         questions_per_pack: int,
         most_waiting: int,
-        prefix_bytes: int,
+        cached_bytes: int,
     ) -> None:
         self._model, self._encoder = model, encoder
         self._tokens_per_frame = encoder.num_video_tokens // num_frames
         self._questions_per_pack, self._most_waiting = questions_per_pack, most_waiting
-        self._prefixes = PrefixCache(prefix_bytes)
+        self._readings = ReadingCache(cached_bytes)
         self._lock = threading.Lock()
         self._waiting: list[Job] = []
         self._is_closed = False
@@ -164,20 +164,18 @@ class Engine:
         asked = [(job, query) for job in jobs for query in job.queries]
         encoder = replace(self._encoder, num_video_tokens=self._tokens_per_frame * len(clip.frames))
         packs, results = self._pack([query.asked for _, query in asked])
-        prefix = self._read(jobs[0].key, encoder, clip, subtitles, is_read_twice=len(packs) > 1)
+        reading = self._read(jobs[0].key, encoder, clip, subtitles)
         for numbers in packs:
             part = [asked[number] for number in numbers]
             if not any(self._is_open(job) for job, _ in part):
                 continue
-            replies = scoring.reply(
+            replies = scoring.answer(
                 self._model,
                 encoder,
-                subtitles,
-                clip.frames,
+                reading.copy(),
                 [query.asked for _, query in part],
                 [query.max_new_tokens for _, query in part],
                 lambda place, part=part: self._is_open(part[place][0]),
-                prefix,
             )
             results |= dict(zip(numbers, replies, strict=True))
             self.counts["packs"] += 1
@@ -202,36 +200,35 @@ class Engine:
             room -= length
         return packs, results
 
-    def _read(
-        self, key: tuple[str, str], encoder: Encoder, clip: Clip, subtitles: str, is_read_twice: bool
-    ) -> Prefix | None:
-        """The clip's keys and values where they are kept, or are needed more than once."""
-        prefix = self._prefixes.get(key)
-        if prefix is not None:
-            self.counts["prefixes_found"] += 1
-        elif is_read_twice or self._prefixes.most_bytes:
-            prefix = scoring.read_prefix(self._model, encoder, subtitles, clip.frames)
-            self._prefixes.put(key, prefix)
-        return prefix
+    def _read(self, key: tuple[str, str], encoder: Encoder, clip: Clip, subtitles: str) -> Reading:
+        """The clip's keys and values, which may have been kept."""
+        kept = self._readings.get(key)
+        if kept is not None:
+            self.counts["readings_found"] += 1
+            return kept
+        self.counts["readings"] += 1
+        reading = scoring.read(self._model, encoder, subtitles, clip.frames)
+        self._readings.put(key, reading)
+        return reading
 
 
-class PrefixCache:
-    """The prefixes used last, within a number of bytes. For the model's thread alone."""
+class ReadingCache:
+    """The clips that were read last, within a number of bytes. For the model's thread alone."""
 
     def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
-        self._kept: OrderedDict[tuple[str, str], Prefix] = OrderedDict()
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[tuple[str, str], Reading] = OrderedDict()
 
-    def get(self, key: tuple[str, str]) -> Prefix | None:
+    def get(self, key: tuple[str, str]) -> Reading | None:
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def put(self, key: tuple[str, str], prefix: Prefix) -> None:
-        self._kept[key] = prefix
-        while self.num_bytes > self.most_bytes:
+    def put(self, key: tuple[str, str], reading: Reading) -> None:
+        self._kept[key] = reading
+        while self.num_bytes > self._most_bytes:
             self._kept.popitem(last=False)
 
     @property
     def num_bytes(self) -> int:
-        return sum(prefix.num_bytes for prefix in self._kept.values())
+        return sum(reading.num_bytes for reading in self._kept.values())

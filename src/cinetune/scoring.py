@@ -1,8 +1,9 @@
 """A clip and its questions to option probabilities and words: the one way, for evaluation and for serving.
 
-A pack is read once. The logits behind each question's last token give the probabilities of the options;
-from there all questions are continued together, one token each a step, behind the same cached prefix. The
-result is that of asking each question alone (tests/test_scoring.py holds it against `generate`).
+A clip is read once and kept as a cache. Its questions are read behind it in packs: the logits behind each
+question's last token give the probabilities of the options, and from there all questions of a pack are continued
+together, one token each a step. Then the cache is cut back to the clip, for the next pack. The result is that of
+asking each question alone (tests/test_scoring.py holds it against `generate`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from transformers import DynamicCache
 
 from cinetune.answers import LETTERS, parse_lenient, parse_strict
 from cinetune.errors import InputError
-from cinetune.packing import PREFIX, Encoder, Pack, collate, pack, pieces
+from cinetune.packing import PREFIX, Encoder, collate, pack, pieces
 from cinetune.questions import ClipQuestions, Question
 
 ABLATIONS = ("none", "neither", "no_frames", "no_subtitles")
@@ -51,29 +52,32 @@ class Reply:
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix:
-    """A clip that has been read: keys and values [1, heads, tokens, width] of each layer, which nobody changes."""
+class Reading:
+    """A clip as the model has read it: its token ids and the cache of their keys and values."""
 
-    states: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    ids: list[int]
+    cache: DynamicCache
 
-    @property
-    def num_tokens(self) -> int:
-        return self.states[0][0].shape[2]
+    def copy(self) -> Reading:
+        """One to answer with while this one is kept: a cache grows with what is asked, and is left so by an error."""
+        return Reading(self.ids, DynamicCache([(layer.keys, layer.values) for layer in self.cache.layers]))
 
     @property
     def num_bytes(self) -> int:
-        return sum(part.nbytes for layer in self.states for part in layer)
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
 
 @torch.inference_mode()
-def read_prefix(model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray) -> Prefix:
-    """What `reply` reads of a clip before its questions, to be given to it each time that more are asked."""
-    clip = pack(encoder.prefix(subtitles)[0], [], None, frames)
-    batch = _batch_of(model, encoder, clip)
-    del batch["slots"]
+def read(model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray) -> Reading:
+    """Read what all questions about a clip share; frames: uint8 [num_frames, size, size, 3]."""
+    ids = encoder.prefix(subtitles)[0]
+    # Where weights are quantised the embeddings still have the type and place that the model computes in.
+    weight = model.get_input_embeddings().weight
+    batch = collate([pack(ids, [], None, frames)], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)
+    inputs = {name: value for name, value in batch.items() if name not in ("slots", "targets")}
     cache = DynamicCache()
-    model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))
+    model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return Reading(ids, cache)
 
 
 def _always(number: int) -> bool:
@@ -81,59 +85,74 @@ def _always(number: int) -> bool:
 
 
 @torch.inference_mode()
-def reply(
+def answer(
     model: torch.nn.Module,
     encoder: Encoder,
-    subtitles: str,
-    frames: np.ndarray,
+    reading: Reading,
     asked: Sequence[Asked],
     max_new_tokens: int | Sequence[int],
     is_wanted: Callable[[int], bool] = _always,
-    prefix: Prefix | None = None,
 ) -> list[Reply]:
-    """Answers to questions about one clip, in their order; greedy, until the end token or `max_new_tokens`.
+    """Answers to one pack of questions behind a clip that was read, which can be used again, but not after an error.
 
-    model: in evaluation mode, with sdpa attention; frames: uint8 [num_frames, size, size, 3]; max_new_tokens:
-    for all, or of each question; is_wanted: asked before every further token of a question, whose words end
-    where it says no; prefix: of the same subtitles and frames, which are then not read again.
+    max_new_tokens: for all, or of each question; is_wanted: asked before every further token of a question, whose
+    words end where it says no.
     """
     if not asked:
         return []
-    suffixes = [encoder.suffix(item.question, item.choices) for item in asked]
-    clip = pack(encoder.prefix(subtitles)[0], suffixes, None, None if prefix else frames)
-    batch = _batch_of(model, encoder, clip)
-    slots = batch.pop("slots")
-    cache = DynamicCache()
-    if prefix:
-        known = prefix.num_tokens
-        slots = slots - known
-        batch = {
-            "input_ids": batch["input_ids"][:, known:],
-            "position_ids": batch["position_ids"][:, known:],
-            "attention_mask": batch["attention_mask"][:, :, known:],
-        }
-        cache = DynamicCache(prefix.states)
-    logits = model(**batch, past_key_values=cache, use_cache=True, logits_to_keep=slots).logits[0].float()
-    device = logits.device
-    letters = torch.tensor(encoder.letters(), device=device)
+    weight = model.get_input_embeddings().weight
+    start = len(reading.ids)
+    questions = pack(reading.ids, [encoder.suffix(item.question, item.choices) for item in asked], None, None)
+    segments = torch.from_numpy(questions.segments).to(weight.device)
+    positions = torch.from_numpy(questions.position_ids).to(weight.device)
+    slots = torch.from_numpy(questions.slots).to(weight.device)
+    logits = (
+        model(
+            input_ids=torch.from_numpy(questions.input_ids[start:])[None].to(weight.device),
+            position_ids=positions[None, start:],
+            attention_mask=_suffix_mask(segments, start, weight.dtype),
+            past_key_values=reading.cache,
+            use_cache=True,
+            logits_to_keep=slots - start,
+        )
+        .logits[0]
+        .float()
+    )
+    letters = torch.tensor(encoder.letters(), device=weight.device)
     probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
-    segments = torch.from_numpy(clip.segments).to(device)
-    positions = batch["position_ids"][0, slots]
     limits = [max_new_tokens] * len(asked) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    words = _continue(model, encoder, cache, segments, positions, logits, limits, is_wanted)
+    words = _continue(model, encoder, reading.cache, segments, positions[slots], logits, limits, is_wanted)
+    # A negative number is how many are taken off the end; what is left is the clip.
+    reading.cache.crop(start - reading.cache.get_seq_length())
     return [
         Reply(encoder.decode(ids), None if item.choices is None else tuple(shares))
         for item, ids, shares in zip(asked, words, probabilities, strict=True)
     ]
 
 
-def _batch_of(model: torch.nn.Module, encoder: Encoder, clip: Pack) -> dict[str, Any]:
-    """One pack as the model's inputs, and `slots`."""
-    # Where weights are quantised the embeddings still have the type and place that the model computes in.
-    weight = model.get_input_embeddings().weight
-    batch = collate([clip], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)
-    del batch["targets"]
-    return batch
+def reply(
+    model: torch.nn.Module,
+    encoder: Encoder,
+    subtitles: str,
+    frames: np.ndarray,
+    asked: Sequence[Asked],
+    max_new_tokens: int,
+) -> list[Reply]:
+    """Answers to questions about one clip, in their order; greedy, until the end token or `max_new_tokens`.
+
+    model: in evaluation mode, with sdpa attention; frames: uint8 [num_frames, size, size, 3].
+    """
+    if not asked:
+        return []
+    return answer(model, encoder, read(model, encoder, subtitles, frames), asked, max_new_tokens)
+
+
+def _suffix_mask(segments: torch.Tensor, start: int, dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask [1, 1, T - start, T]: a question's token sees the clip and what its question said before it."""
+    query, place = segments[start:, None], torch.arange(len(segments), device=segments.device)
+    allowed = (place <= place[start:, None]) & ((segments == PREFIX) | (segments == query))
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=segments.device)
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
 
 
 def _continue(
