@@ -67,4 +67,4 @@ def find_clips(config: Mapping[str, Any]) -> Path:
 
 def _places(name: str, root: str) -> list[Path]:
     """Where a folder that is named relative to the project may be; one place for an absolute name."""
-    return [Path(start) / name for start in (os.environ.get("CINETUNE_ROOT"), ".", root) if start]
+    return [Path(start).absolute() / name for start in (os.environ.get("CINETUNE_ROOT"), ".", root) if start]
