@@ -86,9 +86,24 @@ def test_only_tracking_registry_and_serving_use_mlflow() -> None:
 
 def test_every_import_is_declared_or_comes_with_what_is() -> None:
     # Pillow, safetensors, PyYAML and the others below come with the pinned packages that need them.
-    declared = {"mlflow", "transformers", "torch", "peft", "av", "pandas", "pyarrow", "numpy", "scenedetect"}
+    declared = {
+        "dvc",
+        "dvc_data",
+        "dvc_objects",
+        "mlflow",
+        "transformers",
+        "torch",
+        "peft",
+        "av",
+        "pandas",
+        "pyarrow",
+        "numpy",
+        "scenedetect",
+    }
     implied = {"yaml", "PIL", "safetensors", "tokenizers", "huggingface_hub", "matplotlib", "requests", "sqlalchemy"}
     implied |= {"uvicorn", "fastapi", "starlette", "cv2"}
+    declared |= {"dvc"}
+    implied |= {"dvc_data", "dvc_objects"}
     for name in modules():
         foreign = {target.partition(".")[0] for target in imports(name)} - {"cinetune"} - set(sys.stdlib_module_names)
         assert foreign <= declared | implied, f"{name}: {foreign - declared - implied}"

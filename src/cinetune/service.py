@@ -76,7 +76,7 @@ class Service:
         questions_per_pack: int,
         max_new_tokens: int,
     ) -> None:
-        self.limits = limits
+        self.frames, self.limits, self.clips_folder = frames, limits, clips_folder
         self.defaults = Options(max_new_tokens, "lenient", frames.num_frames)
         self.engine = Engine(
             adapted,
@@ -88,7 +88,6 @@ class Service:
         )
         self._settings = FrameSettings.of(frames)
         self._decoders = DecoderPool(video.Limits.of(replace(frames, timeout_s=limits.decode_timeout_s)), limits)
-        self._clips_folder = clips_folder
         self._url_hosts = [host.strip().lower() for host in limits.url_hosts.split(",") if host.strip()]
         self._recent = ClipCache(limits.cached_clips)
 
@@ -164,7 +163,7 @@ class Service:
         return results
 
     def ask(self, frames: ClipFrames, subtitles: str, asked: Asked) -> dict[str, Any]:
-        """The answer to one question about frames that were read by `read_file`."""
+        """The answer to one question about frames that are at hand; subtitles beyond the limit lose their end."""
         query = self._query(asked, self.defaults)
         [[reply]] = self.engine.ask([(Clip("", frames.frames), subtitles, [query])], Ticket(None))
         return _shown(asked, reply, self.defaults.scorer)
@@ -203,7 +202,7 @@ class Service:
 
     def _look(self, source: str, num_frames: int, ticket: Ticket) -> Clip:
         name = source if source.startswith(sources.CLIP) else None
-        content = sources.read(source, self._clips_folder, self._url_hosts, self.limits.decode_timeout_s)
+        content = sources.read(source, self.clips_folder, self._url_hosts, self.limits.decode_timeout_s)
         settings = replace(self._settings, num_frames=num_frames)
         digest = f"{hashlib.sha256(content).hexdigest()}-{identity(settings)}"
 
