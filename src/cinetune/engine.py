@@ -80,6 +80,7 @@ class Engine:
         self._readings = ReadingCache(cached_bytes)
         self._lock = threading.Lock()
         self._waiting: list[Job] = []
+        self._requests_inside = 0
         self._is_closed = False
         # Neither the model nor a fast tokenizer may be used by two threads at once.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -99,12 +100,17 @@ class Engine:
         ]
         in_line = list(itertools.chain.from_iterable(jobs))
         with self._lock:
-            if self._is_closed or len(self._waiting) >= self._most_waiting:
+            if self._is_closed or self._requests_inside >= self._most_waiting:
                 raise BusyError
+            self._requests_inside += 1
             self._waiting += in_line
             for _ in in_line:
                 self._worker.submit(self._serve_next)
-        return [[answer for job in group for answer in self._result(job)] for group in jobs]
+        try:
+            return [[answer for job in group for answer in self._result(job)] for group in jobs]
+        finally:
+            with self._lock:
+                self._requests_inside -= 1
 
     def close(self) -> None:
         """Give up what waits, and what is being answered at its next token."""

@@ -44,7 +44,7 @@ IN_OUR_WORDS = (
 )
 # A client that is still sending reads no answer: what it sends is thrown away for as long.
 DRAIN_S = 5.0
-CLIENT_GONE = 499
+REQUEST_TIMEOUT, CLIENT_GONE = 408, 499
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Gateway:
         self._load = load
         self._inner: App | None = None
         self._service: Service | None = None
-        self._inside = 0
+        self._inside: set[Ticket] = set()
+        self._is_stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._telemetry = Telemetry()
         self.failure: BaseException | None = None
         self.on_failure: Callable[[], None] = lambda: None
@@ -84,8 +86,19 @@ class Gateway:
         elif scope["type"] == "http":
             await self._handle(scope, receive, send)
 
+    def stop(self, grace_s: float) -> None:
+        """Take no more requests, and give up after a while those that are being answered. From any thread."""
+        self._is_stopping = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.call_later, grace_s, self._give_up)
+
+    def _give_up(self) -> None:
+        for ticket in self._inside:
+            ticket.cancel()
+
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
+        self._loop = asyncio.get_running_loop()
         loading = asyncio.create_task(asyncio.to_thread(self._load))
         loading.add_done_callback(self._loaded)
         await send({"type": "lifespan.startup.complete"})
@@ -109,11 +122,12 @@ class Gateway:
         path = scope["path"]
         if path == "/metrics":
             counts = self._service.counts() if self._service else {}
-            gauges = {"requests_inside": self._inside, "ready": int(self._service is not None)}
+            gauges = {"requests_inside": len(self._inside), "ready": int(self._service is not None)}
             text = self._telemetry.page(gauges, counts)
             await _send(send, Answer(200, text.encode(), b"text/plain; version=0.0.4"), None)
-        elif self._service is None or self._inner is None:
-            await _send(send, _error(503, "the model is not ready: ask /ping until it is.", None), None)
+        elif self._is_stopping or self._service is None or self._inner is None:
+            state = "the server is stopping" if self._is_stopping else "the model is not ready: ask /ping until it is"
+            await _send(send, _error(503, f"{state}.", None), None)
         elif path == "/invocations" and scope["method"] == "POST":
             await self._invoke(scope, receive, send)
         else:
@@ -129,7 +143,8 @@ class Gateway:
             answer = await self._answer(scope, headers, receive, ticket, request_id)
         except Refusal as refusal:
             answer = _error(refusal.status, str(refusal), request_id)
-            await _drain(receive)
+            if refusal.status != REQUEST_TIMEOUT:
+                await _drain(receive)
         finally:
             ticket.cancel()
         seconds = time.monotonic() - started
@@ -142,22 +157,24 @@ class Gateway:
         self, scope: Message, headers: dict[bytes, bytes], receive: Receive, ticket: Ticket, request_id: str
     ) -> Answer:
         limits = self._service.limits
-        if self._inside >= limits.most_waiting:
-            raise Refusal(503, f"{self._inside} requests are waiting already: send this again in a moment.")
+        if len(self._inside) >= limits.most_waiting:
+            raise Refusal(503, f"{len(self._inside)} requests are waiting already: send this again in a moment.")
         if b"content-type" not in headers:
             raise Refusal(415, "the request has no Content-Type: send application/json.")
-        self._inside += 1
+        self._inside.add(ticket)
         try:
             try:
                 async with asyncio.timeout(limits.timeout_s):
                     body = await _read_body(headers, receive, limits.most_body_mb)
             except TimeoutError:
-                raise Refusal(408, f"the request did not arrive within {limits.timeout_s:g} s: send it anew.") from None
+                raise Refusal(
+                    REQUEST_TIMEOUT, f"the request did not arrive within {limits.timeout_s:g} s: send it anew."
+                ) from None
             if body is None:
                 return Answer(CLIENT_GONE, b"")
             return await self._forward(scope, body, receive, ticket, request_id)
         finally:
-            self._inside -= 1
+            self._inside.discard(ticket)
 
     async def _forward(self, scope: Message, body: bytes, receive: Receive, ticket: Ticket, request_id: str) -> Answer:
         """MLflow's answer, its errors put into one sentence."""

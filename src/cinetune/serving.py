@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
 import yaml
 from mlflow.environment_variables import (
@@ -121,22 +122,35 @@ class StrictModel:
         self.metadata = model.metadata
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        table = _table(data)
         known = {
             "column": self.metadata.get_input_schema().input_names(),
             "parameter": [param.name for param in self.metadata.get_params_schema()],
         }
-        for kind, given in (("column", _columns(data)), ("parameter", list(params or {}))):
+        for kind, given in (("column", list(table)), ("parameter", list(params or {}))):
             unknown = [str(name) for name in given if name not in known[kind]]
             if unknown:
                 allowed = ", ".join(known[kind])
                 raise _bad_request(f"{kind} {unknown[0][:80]!r} is not known: choose from {allowed}.")
-        return self._model.predict(data, params=params)
+        return self._model.predict(table, params=params)
 
 
-def _columns(data: Any) -> list[Any]:
-    if isinstance(data, pd.DataFrame | dict):
-        return list(data)
-    return [name for row in data if isinstance(row, dict) for name in row] if isinstance(data, list) else []
+def _table(data: Any) -> pd.DataFrame:
+    """One table from each of the server's formats; its own arrays would make a null among choices an error."""
+    if isinstance(data, pd.DataFrame):
+        return data
+    columns = data if isinstance(data, dict) else None
+    rows = data if isinstance(data, list) and all(isinstance(row, dict) for row in data) else None
+    if columns is None and rows is None:
+        raise _bad_request("the request's rows must be objects with the columns of the model's signature.")
+    plain = [{name: _plain(value) for name, value in row.items()} for row in rows or ()]
+    if columns is not None:
+        plain = {name: [_plain(value) for value in values] for name, values in columns.items()}
+    return pd.DataFrame(plain, dtype=object)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _bad_request(reason: str) -> MlflowException:

@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from types import FrameType
 
 from cinetune import tracking
 from cinetune.errors import InputError
@@ -68,6 +69,13 @@ def run(model_uri: str, host: str, port: int, changed: dict[str, str]) -> None:
         gateway = Gateway(load)
         config = uvicorn.Config(gateway, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE_S)
         server = uvicorn.Server(config)
+        leave = server.handle_exit
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            gateway.stop(GRACE_S / 2)
+            leave(number, frame)
+
+        server.handle_exit = stop
         gateway.on_failure = lambda: setattr(server, "should_exit", True)
         server.run(sockets=[listener])
         if gateway.failure is not None:
