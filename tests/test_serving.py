@@ -352,6 +352,7 @@ def test_another_base_than_that_of_training_is_refused(served_folder, logged, tm
         load(logged)
 
 
+@pytest.mark.slow
 def test_a_version_that_embeds_its_base_needs_no_other(served_folder, tmp_path, monkeypatch):
     import mlflow
 

@@ -81,6 +81,7 @@ class Engine:
         self._lock = threading.Lock()
         self._waiting: list[Job] = []
         self._requests_inside = 0
+        self._last: Ticket | None = None
         self._is_closed = False
         # Neither the model nor a fast tokenizer may be used by two threads at once.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -147,16 +148,18 @@ class Engine:
                 job.done.set_exception(TimeoutError("the time for this request is over"))
 
     def _take(self) -> list[Job]:
-        """The job that waits longest, and others on the same clip as far as they fit beside it."""
+        """The job that waits longest, of another request than the last where there is one, so that a large request
+        holds up nobody to its end; and others on the same clip as far as they fit beside it."""
         with self._lock:
             ended = [job for job in self._waiting if not self._is_open(job)]
             waiting = [job for job in self._waiting if self._is_open(job)]
-            taken: list[Job] = []
-            room = self._questions_per_pack
+            taken = [next((job for job in waiting if job.ticket is not self._last), waiting[0])] if waiting else []
+            room = self._questions_per_pack - sum(len(job.queries) for job in taken)
             for job in waiting:
-                if not taken or (job.key == taken[0].key and len(job.queries) <= room):
+                if job not in taken and job.key == taken[0].key and len(job.queries) <= room:
                     taken.append(job)
                     room -= len(job.queries)
+            self._last = taken[0].ticket if taken else None
             self._waiting = [job for job in waiting if job not in taken]
         for job in ended:
             job.done.set_exception(TimeoutError("the time for this request is over"))
