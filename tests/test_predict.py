@@ -16,7 +16,7 @@ import pytest
 from av.subtitles.subtitle import SubtitleSet
 from PIL import Image
 
-from cinetune import contact_sheet, params, remote, subtitles, video
+from cinetune import contact_sheet, params, remote, sources, subtitles, video
 from cinetune.frames import ClipFrames, FrameSettings
 from cinetune.stages import predict
 from conftest import sentence
@@ -220,7 +220,10 @@ def test_a_link_is_followed_on_allowed_hosts_alone(site: tuple[int, list[str]]) 
 
     assert fetch(f"{base}/1000", "127.0.0.1") == b"x" * 1000
     assert fetch(f"{base}/to/{base}/5", "127.0.0.1") == b"x" * 5
+    assert sources.read(f"{base}/7", Path("nowhere"), ["127.0.0.1"], 1.0) == b"x" * 7
     hits.clear()
+    with pytest.raises(remote.InputError, match="paths and addresses are not opened"):
+        sources.read(f"{base}/7", Path("nowhere"), [], 1.0)
     for url, hosts, words in (
         (f"{base}/5", ("example.org",), "not fetched from host"),
         (f"http://localhost:{port}/5", ("localhost",), "leads into this network"),
