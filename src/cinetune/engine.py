@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Job:
     ticket: Ticket
     done: Future[list[Reply | InputError]] = field(default_factory=Future)
 
-    @property
+    @cached_property
     def key(self) -> tuple[str, str]:
         return self.clip.digest, hashlib.sha256(self.subtitles.encode("utf-8", "replace")).hexdigest()
 
@@ -173,7 +174,7 @@ class Engine:
         asked = [(job, query) for job in jobs for query in job.queries]
         encoder = replace(self._encoder, num_video_tokens=self._tokens_per_frame * len(clip.frames))
         packs, results = self._pack([query.asked for _, query in asked])
-        reading = self._read(jobs[0].key, encoder, clip, subtitles)
+        reading = self._read(jobs[0].key, encoder, clip, subtitles) if packs else None
         for numbers in packs:
             part = [asked[number] for number in numbers]
             if not any(self._is_open(job) for job, _ in part):
