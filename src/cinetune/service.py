@@ -110,7 +110,7 @@ class Service:
         folder = base or places.find_base(params, config["root"])
         if places.base_digest(folder) != config["base_sha256"]:
             raise InputError(
-                f"base model {folder.name!r} is not the one that this adapter was trained on: "
+                f"base model {str(folder)!r} is not the one that this adapter was trained on: "
                 "set CINETUNE_BASE_MODEL to the folder of that one."
             )
         loaded, tokenizer = model.load_base(replace(params, base=str(folder), revision=""), model.default_device())
