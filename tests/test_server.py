@@ -161,12 +161,11 @@ def test_rows_are_answered_as_in_this_process(served_folder: Any, served: Any, e
         assert item["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
 
 
-def test_each_of_mlflows_formats_is_understood(guarded: Server) -> None:
+def test_mlflows_other_formats_are_understood(guarded: Server) -> None:
     open_question, choice = row(choices=None), row()
     expected = guarded.ask(open_question, choice)
     bodies: list[dict[str, Any]] = [
         {"inputs": [open_question, choice]},
-        {"instances": [open_question, choice]},
         {"dataframe_split": {"columns": list(row()), "data": [list(open_question.values()), list(choice.values())]}},
     ]
     for body in bodies:
