@@ -33,7 +33,7 @@ MOST_SENTENCE_CHARS = 300
 UNREADABLE = "the request cannot be read: its rows do not have the columns and types of the model's signature."
 # What MLflow says in other words, or with the data around it.
 IN_OUR_WORDS = (
-    (re.compile(r"TF serving input"), UNREADABLE),
+    (re.compile(r"valid JSON-formatted"), UNREADABLE),
     (re.compile(r"valid JSON"), "the request's body is not JSON."),
     (
         re.compile(r"exactly one of the input fields"),
