@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,3 +147,100 @@ def looped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, subproces
     project = make_project(tmp_path_factory.mktemp("looped") / "project")
     add_inputs(project)
     return project, project.mlflow_run()
+
+
+# ---- a registered model, without a repository around it
+
+
+SERVED_METRICS = {
+    "split": "test",
+    "dataset": "CinePile-mini",
+    "scorers": {
+        "logit": {"overall": {"n": 10, "correct": 7, "accuracy": 0.7, "ci95": [0.4, 0.9]}, "unparsed": 0},
+        "strict": {"overall": {"n": 0, "correct": 0, "accuracy": None, "ci95": None}, "unparsed": 0},
+    },
+}
+
+
+def write_clip(path: Path, seed: int) -> None:
+    """Three seconds of three colours."""
+    import numpy as np
+
+    from cinetune import video
+
+    colours = np.random.default_rng(seed).integers(0, 256, (3, 1, 1, 1, 3), dtype=np.uint8)
+    video.encode(path, np.broadcast_to(colours, (3, 8, 64, 64, 3)).reshape(24, 64, 64, 3), 8)
+
+
+@pytest.fixture(scope="session")
+def served_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder with base model, adapter and clips, laid out as in a project's root, and its params."""
+    import torch
+
+    from cinetune import params as params_module
+    from cinetune import pretraining
+    from cinetune.model import attach_lora, save_adapter
+
+    root = tmp_path_factory.mktemp("served")
+    params = params_module.load(ROOT / "params.yaml")
+    params = params.override("model", {"base": "base-model"}).override("evaluate", {"max_new_tokens": 6})
+    tokenizer = pretraining.make_tokenizer(params.pretrain.vocab_size, seed=3)
+    torch.manual_seed(0)
+    model = pretraining.make_model(params.pretrain, params.frames.size, tokenizer)
+    pretraining.save(model, tokenizer, str(root / "base-model"))
+    adapted = attach_lora(model.float().requires_grad_(False), params.train)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    save_adapter(adapted, root / "adapter")
+    clips = root / "data" / "clips"
+    clips.mkdir(parents=True)
+    for number in range(2):
+        write_clip(clips / f"clip{number}.mp4", number)
+    write_clip(root / "secret.mp4", 9)
+    return root, params
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A logged model: its address, its store's, and a folder with all of it."""
+
+    uri: str
+    store: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def logged(served_folder: tuple[Path, Any]) -> Logged:
+    """A version logged from the project's root as the stage does it."""
+    import mlflow
+
+    from cinetune import serving
+
+    root, params = served_folder
+    store = f"sqlite:///{root}/mlflow.db"
+    before, place = mlflow.get_tracking_uri(), Path.cwd()
+    mlflow.set_tracking_uri(store)
+    try:
+        os.chdir(root)
+        experiment = mlflow.create_experiment("serving", artifact_location=f"{root}/mlruns")
+        tags = {"data": "CinePile-mini", "licence": "Apache-2.0", "git.commit": "c0ffee", "model": "clips"}
+        with mlflow.start_run(experiment_id=experiment):
+            info = serving.log_model(Path("adapter"), params, SERVED_METRICS, tags)
+        return Logged(info.model_uri, store, Path(mlflow.artifacts.download_artifacts(info.model_uri)))
+    finally:
+        os.chdir(place)
+        mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="session")
+def served(served_folder: tuple[Path, Any], logged: Logged) -> Iterator[Any]:
+    """The pyfunc in this process, loaded with pickle refused."""
+    import mlflow
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+        patch.chdir(served_folder[0])
+        loaded = mlflow.pyfunc.load_model(str(logged.folder))
+    yield loaded
+    loaded.unwrap_python_model().service.close()

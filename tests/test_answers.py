@@ -263,7 +263,7 @@ def test_reading_takes_time_in_proportion_to_length(unit):
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        ("USER: <video>\nWhat is it? ASSISTANT: The man runs. He is late.</s>", "The man runs."),
+        ("USER: <video>\nWhat is it? ASSISTANT: The man runs. He is late.</s>", "The man runs. He is late."),
         ("ASSISTANT: He   runs\n\nfast", "He runs"),
         ("He runs. USER: more", "He runs."),
         ("**Answer:** He runs.", "He runs."),
@@ -274,16 +274,21 @@ def test_reading_takes_time_in_proportion_to_length(unit):
         ("The man runs the man runs the man runs the man", "The man runs"),
         ("no no no no no no", "no"),
         ("very very good", "very very good"),
-        ("He said Mr. Smith left. Then he slept.", "He said Mr. Smith left."),
-        ("J. R. R. Tolkien writes. Then he eats.", "J. R. R. Tolkien writes."),
+        ("He said Mr. Smith left. Then he slept.", "He said Mr. Smith left. Then he slept."),
+        ("J. R. R. Tolkien writes. Then he eats.", "J. R. R. Tolkien writes. Then he eats."),
         ("he waits", "he waits"),
-        ("It cost 2.5 pounds. Cheap.", "It cost 2.5 pounds."),
+        ("It cost 2.5 pounds. Cheap.", "It cost 2.5 pounds. Cheap."),
+        ("He runs. He hides. He runs. He hides. He ru", "He runs. He hides."),
+        ("He runs. She waits for", "He runs."),
+        ("She waits for the", "She waits for the"),
+        ("Who runs? He runs. Why? He is late!", "He runs. He is late!"),
+        ('He said "no." She left', 'He said "no."'),
         ("</s>", ""),
         ("...", ""),
         ("ok\x00ay then", "ok ay then"),
     ],
 )
-def test_an_open_answer_keeps_the_models_own_first_sentence(text, answer):
+def test_an_open_answer_keeps_the_models_own_whole_sentences_once(text, answer):
     assert clean(text, None) == CleanAnswer(answer, None)
 
 

@@ -90,6 +90,7 @@ def test_only_tracking_registry_and_serving_use_mlflow() -> None:
 def test_every_import_is_declared_or_comes_with_what_is() -> None:
     # Pillow, safetensors, PyYAML and the others below come with the pinned packages that need them.
     declared = {
+        "dvc",
         "yt_dlp",
         "datasets",
         "mlflow",
@@ -103,7 +104,7 @@ def test_every_import_is_declared_or_comes_with_what_is() -> None:
         "scenedetect",
     }
     implied = {"yaml", "PIL", "safetensors", "tokenizers", "huggingface_hub", "matplotlib", "requests", "sqlalchemy"}
-    implied |= {"ray", "uvicorn", "fastapi", "starlette", "cv2"}
+    implied |= {"ray", "uvicorn", "fastapi", "starlette", "cv2", "dvc_data", "dvc_objects"}
     for name in modules():
         foreign = {target.partition(".")[0] for target in imports(name)} - {"cinetune"} - set(sys.stdlib_module_names)
         assert foreign <= declared | implied, f"{name}: {foreign - declared - implied}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,23 @@ def fill_with_noise(path: Path) -> None:
 def test_a_damaged_base_is_refused(broken: Path, name: str, damage: Callable[[Path], Any]) -> None:
     damage(broken / name)
     assert str(broken) in sentence(lambda: read(broken))
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
+        return open, (self._path, "w")
+
+
+def test_a_base_that_is_pickle_is_never_opened(broken: Path) -> None:
+    (broken / "model.safetensors").unlink()
+    (broken / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(broken / "opened")))
+    assert "cannot be loaded" in sentence(lambda: read(broken))
+    assert not (broken / "opened").exists()
 
 
 def drop_a_tensor(tensors: dict[str, torch.Tensor]) -> None:

@@ -25,6 +25,7 @@ MAY_BE_ZERO = {
     "compare.seed", "train.open_questions_per_pack", "register.margin", "prompt.max_subtitle_tokens", "mini.seed",
     "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps", "pretrain.steps", "pretrain.decay_fraction",
     "pretrain.seed",
+    "predict.start", "predict.end", "serve.cached_prefix_mb",
 }  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def numbers() -> list[tuple[str, str, type]]:
         (section, key, kind)
         for section, holder in sections.items()
         for key, kind in get_type_hints(holder).items()
-        if kind is not str
+        if kind in (int, float)
     ]
 
 

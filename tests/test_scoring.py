@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 
 import numpy as np
 import pytest
@@ -11,10 +10,11 @@ import torch
 from cinetune import params as params_module
 from cinetune import pretraining, scoring
 from cinetune.answers import LETTERS
+from cinetune.attention import IMPLEMENTATION
 from cinetune.model import attach_lora, encoder_for
 from cinetune.packing import collate, pack
 from cinetune.questions import CATEGORIES, ClipQuestions, Question
-from cinetune.scoring import Asked, reply
+from cinetune.scoring import Asked, answer, read, reply
 from test_packing import QUESTIONS, SUBTITLES
 
 pytestmark = pytest.mark.evaluation
@@ -31,6 +31,7 @@ def make_tiny(seed, dtype=torch.float32):
     torch.manual_seed(seed)
     model = pretraining.make_model(params.pretrain, params.frames.size, tokenizer)
     model.requires_grad_(False)
+    model.set_attn_implementation(IMPLEMENTATION)
     # Small random weights say the same to everything: larger ones make attention choose.
     for name, weight in model.named_parameters():
         if "language_model" in name and weight.ndim == 2:
@@ -167,14 +168,39 @@ def test_nothing_asked_gives_nothing(tiny, frames):
     assert reply(*tiny, SUBTITLES, frames, [], 4) == []
 
 
-def test_a_deadline_that_has_passed_stops_the_work(tiny, frames, monkeypatch):
-    with pytest.raises(TimeoutError):
-        reply(*tiny, SUBTITLES, frames, ASKED, 8, deadline=time.monotonic() - 1)
-    clock = iter(range(100))
-    monkeypatch.setattr(scoring.time, "monotonic", lambda: next(clock))
-    with pytest.raises(TimeoutError):
-        reply(*tiny, SUBTITLES, frames, ASKED, 8, deadline=3)
-    assert next(clock) == 4, "checked before reading and between tokens"
+def test_a_question_that_nobody_waits_for_any_more_ends_early_and_the_others_go_on(tiny, frames):
+    whole = reply(*tiny, SUBTITLES, frames, ASKED, 8)
+    asked_about = []
+
+    def is_wanted(number):
+        asked_about.append(number)
+        return number != 1
+
+    found = answer(*tiny, read(*tiny, SUBTITLES, frames), ASKED, 8, is_wanted)
+    assert [found[i] for i in (0, 2, 3)] == [whole[i] for i in (0, 2, 3)]
+    assert whole[1].raw.startswith(found[1].raw) and len(found[1].raw) < len(whole[1].raw)
+    assert asked_about.count(1) == 1 and asked_about.count(0) > 1
+
+
+def test_each_question_may_have_its_own_number_of_words(tiny, frames):
+    whole = reply(*tiny, SUBTITLES, frames, ASKED, 8)
+    found = answer(*tiny, read(*tiny, SUBTITLES, frames), ASKED, [8, 0, 1, 8])
+    assert found[0] == whole[0] and found[1].raw == "" and found[2].raw != whole[2].raw
+    assert found[1].probabilities == whole[1].probabilities
+
+
+def test_a_clip_that_was_read_before_gives_the_same_answers_again(tiny, frames):
+    whole = reply(*tiny, SUBTITLES, frames, ASKED, 8)
+    kept = read(*tiny, SUBTITLES, frames)
+    before = [layer.keys.clone() for layer in kept.cache.layers]
+    again = read(*tiny, SUBTITLES, frames)
+    for asked, expected in ((ASKED, whole), (ASKED[:1], whole[:1]), (ASKED[2:], whole[2:])):
+        for reading in (kept.copy(), again):
+            found = answer(*tiny, reading, asked, 8)
+            assert [item.raw for item in found] == [item.raw for item in expected]
+            for one, other in zip(found, expected, strict=True):
+                assert one.probabilities is None or np.allclose(one.probabilities, other.probabilities, atol=1e-5)
+    assert all(torch.equal(keys, layer.keys) for keys, layer in zip(before, kept.cache.layers, strict=True))
 
 
 def test_a_reading_gives_the_same_to_every_pack_that_follows(tiny, frames):

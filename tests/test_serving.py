@@ -5,101 +5,30 @@ import dataclasses
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import tomllib
-import urllib.error
-import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
-from cinetune import params as params_module
-from cinetune import pretraining, scoring, service, video
+from cinetune import engine, places, scoring, service, sources, video
 from cinetune.answers import LETTERS
+from cinetune.engine import Clip
 from cinetune.errors import InputError
 from cinetune.frames import FrameSettings
-from cinetune.model import attach_lora, encoder_for, load_adapter, load_base
+from cinetune.model import encoder_for, load_adapter, load_base
 from cinetune.scoring import Asked, Reply
 from cinetune.stages import serve
+from cinetune.tickets import CURRENT, Ticket
+from conftest import write_clip
 
 pytestmark = pytest.mark.serving
 
 CHOICES = ["on the beach", "in the city", "at the castle", "on the farm", "in the desert"]
 SUBTITLES = "<subtitle> Ana has the red coat.\n<subtitle> It is the key that Bela wants."
-METRICS = {
-    "split": "test",
-    "dataset": "CinePile-mini",
-    "scorers": {
-        "logit": {"overall": {"n": 10, "correct": 7, "accuracy": 0.7, "ci95": [0.4, 0.9]}, "unparsed": 0},
-        "strict": {"overall": {"n": 0, "correct": 0, "accuracy": None, "ci95": None}, "unparsed": 0},
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A folder with base model, adapter and clips, laid out as in a project's root, and its params."""
-    root = tmp_path_factory.mktemp("project")
-    params = params_module.load()
-    params = params.override("model", {"base": "base-model"}).override("evaluate", {"max_new_tokens": 6})
-    tokenizer = pretraining.make_tokenizer(params.pretrain.vocab_size, seed=3)
-    torch.manual_seed(0)
-    model = pretraining.make_model(params.pretrain, params.frames.size, tokenizer)
-    pretraining.save(model, tokenizer, str(root / "base-model"))
-    adapted = attach_lora(model.float().requires_grad_(False), params.train)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.05)
-    adapted.save_pretrained(root / "adapter")
-    clips = root / "data" / "clips"
-    clips.mkdir(parents=True)
-    for number in range(2):
-        write_clip(clips / f"clip{number}.mp4", number)
-    write_clip(root / "secret.mp4", 9)
-    return root, params
-
-
-def write_clip(path, seed):
-    colours = np.random.default_rng(seed).integers(0, 256, (3, 1, 1, 1, 3), dtype=np.uint8)
-    video.encode(path, np.broadcast_to(colours, (3, 8, 64, 64, 3)).reshape(24, 64, 64, 3), 8)
-
-
-@pytest.fixture(scope="module")
-def version(project):
-    """The address of a logged model and its store's, logged from the project's root as the stage does."""
-    import mlflow
-
-    root, params = project
-    store = f"sqlite:///{root}/mlflow.db"
-    before, place = mlflow.get_tracking_uri(), Path.cwd()
-    mlflow.set_tracking_uri(store)
-    try:
-        os.chdir(root)
-        from cinetune import serving
-
-        experiment = mlflow.create_experiment("serving", artifact_location=f"{root}/mlruns")
-        with mlflow.start_run(experiment_id=experiment):
-            info = serving.log_model(Path("adapter"), params, METRICS)
-        yield info.model_uri, store
-    finally:
-        os.chdir(place)
-        mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture(scope="module")
-def served(version):
-    import mlflow
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-        return mlflow.pyfunc.load_model(version[0])
 
 
 def row(**values):
@@ -115,9 +44,9 @@ def upload(root, name="clip0"):
     return base64.b64encode((root / "data" / "clips" / f"{name}.mp4").read_bytes()).decode()
 
 
-def test_answers_are_those_of_the_evaluation(project, served):
+def test_answers_are_those_of_the_evaluation(served_folder, served):
     """Served rows, uploads among them, against frames decoded and scored directly."""
-    root, params = project
+    root, params = served_folder
     base, tokenizer = load_base(dataclasses.replace(params.model, base=str(root / "base-model")), "cpu")
     adapted = load_adapter(base, root / "adapter")
     encoder = encoder_for(base.config, tokenizer, params.frames.num_frames, params.prompt.max_subtitle_tokens)
@@ -147,16 +76,34 @@ def test_answers_are_those_of_the_evaluation(project, served):
 
 def test_words_decide_and_the_likeliest_option_stands_in_where_they_name_none():
     asked, shares = Asked("?", tuple(CHOICES)), (0.1, 0.2, 0.4, 0.2, 0.1)
-    words = service.answered(asked, Reply("The answer is B.", shares))
+    words = service.answered(asked, Reply("The answer is B.", shares), "lenient")
     assert (words["choice"], words["answer"], words["confidence"]) == ("B", "in the city", 0.2)
-    silent = service.answered(asked, Reply("hm", shares))
+    silent = service.answered(asked, Reply("hm", shares), "lenient")
     assert (silent["choice"], silent["answer"], silent["raw"]) == ("C", "at the castle", "hm")
     with pytest.raises(RuntimeError):
-        service.answered(asked, Reply("", (float("nan"),) * 5))
+        service.answered(asked, Reply("", (float("nan"),) * 5), "lenient")
 
 
-def test_a_bad_row_has_its_own_error_and_the_others_are_answered_in_order(project, served):
-    broken = base64.b64encode((project[0] / "data" / "clips" / "clip0.mp4").read_bytes()[:300]).decode()
+def test_another_scorer_decides_in_its_own_way(served):
+    asked, shares = Asked("?", tuple(CHOICES)), (0.1, 0.2, 0.4, 0.2, 0.1)
+    found = {
+        scorer: service.answered(asked, Reply("The answer is B.", shares), scorer)["choice"]
+        for scorer in service.SCORERS
+    }
+    assert found == {"lenient": "B", "strict": None, "logit": "C"}
+    (answer,) = served.predict([row()], params={"scorer": "logit"})
+    assert answer["raw"] == "" and answer["choice"] and answer["error"] is None
+    (words,) = served.predict([row(choices=None)], params={"scorer": "logit"})
+    assert words["raw"]
+
+
+def test_fewer_frames_may_be_looked_at(served):
+    whole, few = (served.predict([row()], params={"frames": n})[0] for n in (8, 2))
+    assert few["error"] is None and few["confidence"] != whole["confidence"]
+
+
+def test_a_bad_row_has_its_own_error_and_the_others_are_answered_in_order(served_folder, served):
+    broken = base64.b64encode((served_folder[0] / "data" / "clips" / "clip0.mp4").read_bytes()[:300]).decode()
     bad = [
         row(choices=CHOICES[:4]),
         row(choices=[*CHOICES, "nowhere"]),
@@ -201,8 +148,8 @@ def test_missing_values_are_read_as_absent(served):
         "clip:loops", "clip:waits", "clip:folder", "clip:" + "a" * 400, "clip:ｃlip0", "CLIP:clip0",
     ],
 )  # fmt: skip
-def test_nothing_but_served_clips_and_uploads_is_opened(project, served, source):
-    root, _ = project
+def test_nothing_but_served_clips_and_uploads_is_opened(served_folder, served, source):
+    root, _ = served_folder
     clips = root / "data" / "clips"
     if not (clips / "leaves.mp4").is_symlink():
         (clips / "leaves.mp4").symlink_to(root / "secret.mp4")
@@ -214,29 +161,30 @@ def test_nothing_but_served_clips_and_uploads_is_opened(project, served, source)
     assert str(root) not in answer["error"] and "Traceback" not in answer["error"]
 
 
-def test_a_link_within_the_served_folder_is_followed(project, served):
-    clips = project[0] / "data" / "clips"
+def test_a_link_within_the_served_folder_is_followed(served_folder, served):
+    clips = served_folder[0] / "data" / "clips"
     (clips / "again.mp4").symlink_to(clips / "clip0.mp4")
     (link,), (plain,) = served.predict([row(video="clip:again")]), served.predict([row()])
     assert link == plain
 
 
 def test_a_video_above_the_limit_is_refused_before_it_is_decoded(monkeypatch):
-    monkeypatch.setattr(service, "MOST_VIDEO_BYTES", 1000)
+    monkeypatch.setattr(sources, "MOST_VIDEO_BYTES", 1000)
+    monkeypatch.setattr(sources, "MOST_SPACE_CHARS", 1000)
     with pytest.raises(InputError, match="above the limit"):
-        service.read_upload("A" * 20_000)
+        sources.read_upload("A" * 20_000)
     with pytest.raises(InputError, match="above the limit"):
-        service.read_upload(base64.b64encode(bytes(1001)).decode())
-    assert service.read_upload(base64.encodebytes(bytes(1000)).decode()) == bytes(1000)
+        sources.read_upload(base64.b64encode(bytes(1001)).decode())
+    assert sources.read_upload(base64.encodebytes(bytes(1000)).decode()) == bytes(1000)
 
 
-def test_rows_on_one_clip_are_read_together_and_decoded_once(project, served, monkeypatch):
-    root, _ = project
-    inner = served.unwrap_python_model()._service
+def test_rows_on_one_clip_are_read_together_and_decoded_once(served_folder, served, monkeypatch):
+    root, _ = served_folder
+    inner = served.unwrap_python_model().service
     write_clip(root / "data" / "clips" / "fresh.mp4", 33)
-    packs, decoded = [], []
-    monkeypatch.setattr(scoring, "reply", _counting(scoring.reply, packs, lambda args: len(args[4])))
-    monkeypatch.setattr(inner._decoder, "read", _counting(inner._decoder.read, decoded, lambda args: args[2]))
+    packs = []
+    monkeypatch.setattr(scoring, "answer", _counting(scoring.answer, packs, lambda args: len(args[3])))
+    before = inner.counts()
     fresh = row(video="clip:fresh")
     rows = [
         fresh,
@@ -247,7 +195,7 @@ def test_rows_on_one_clip_are_read_together_and_decoded_once(project, served, mo
     ]
     served.predict(rows)
     assert sorted(packs) == [1, 1, 3]
-    assert decoded == ["clip:fresh"]
+    assert inner.counts()["clips_decoded"] - before["clips_decoded"] == 1
 
 
 def _counting(function, seen, what):
@@ -259,22 +207,41 @@ def _counting(function, seen, what):
 
 
 def test_many_long_questions_do_not_make_one_endless_pack(served, monkeypatch):
-    inner = served.unwrap_python_model()._service
     packs = []
-    monkeypatch.setattr(scoring, "reply", _counting(scoring.reply, packs, lambda args: len(args[4])))
-    monkeypatch.setattr(service, "MOST_PACK_TOKENS", 200)
-    found = inner.answer([row(question=f"Where is {name}?") for name in "pqrstu"], 2, None)
+    monkeypatch.setattr(scoring, "answer", _counting(scoring.answer, packs, lambda args: len(args[3])))
+    monkeypatch.setattr(engine, "MOST_PACK_TOKENS", 200)
+    found = served.predict([row(question=f"Where is {name}?") for name in "pqrstu"], params={"max_new_tokens": 2})
     assert sum(packs) == 6 and len(packs) > 1
     assert all(item["error"] is None for item in found)
 
 
-def test_frames_of_old_clips_are_forgotten(project, served, monkeypatch):
-    inner = served.unwrap_python_model()._service
-    monkeypatch.setattr(service, "CACHED_CLIPS", 1)
-    write_clip(project[0] / "data" / "clips" / "newest.mp4", 55)
-    served.predict([row(), row(video="clip:clip1"), row(video="clip:newest")])
-    assert len(inner._recent) == 1
-    assert served.predict([row()])[0]["error"] is None
+def test_frames_of_old_clips_are_forgotten():
+    cache, decoded = service.ClipCache(2), []
+
+    def read(name):
+        return cache.read(name, lambda: decoded.append(name) or Clip(name, None), Ticket(None)).digest
+
+    assert [read(name) for name in "abacab"] == list("abacab")
+    assert decoded == ["a", "b", "c", "b"] and len(cache) == 2
+
+
+def test_what_several_want_at_once_is_decoded_by_one_and_a_failure_is_not_kept():
+    cache, decoded, release = service.ClipCache(2), [], threading.Event()
+
+    def decode():
+        decoded.append(1)
+        release.wait(5)
+        if len(decoded) == 1:
+            raise InputError("broken.")
+        return Clip("a", None)
+
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(cache.read, "a", decode, Ticket(10)) for _ in range(4)]
+        time.sleep(0.2)
+        assert len(decoded) == 1
+        release.set()
+        assert all(isinstance(future.exception(), InputError) for future in waiting)
+    assert cache.read("a", decode, Ticket(10)).digest == "a"
 
 
 def test_threads_get_the_answers_of_one_thread(served):
@@ -318,60 +285,128 @@ def test_failures_of_the_model_and_of_the_clock_show_no_trace(served, monkeypatc
         def fail(*_, error=error):
             raise error
 
-        monkeypatch.setattr(scoring, "reply", fail)
+        monkeypatch.setattr(scoring, "answer", fail)
         with pytest.raises(MlflowException) as caught:
             served.predict([row()])
         assert caught.value.get_http_status_code() == status
         assert "secret" not in caught.value.message and caught.value.__suppress_context__
 
 
-def test_a_busy_model_is_not_waited_for_beyond_the_deadline(served):
-    inner = served.unwrap_python_model()._service
-    with inner._model_lock, pytest.raises(TimeoutError):
-        inner.answer([row()], 2, time.monotonic() + 0.05)
-    assert inner.answer([row()], 2, time.monotonic() + 60)[0]["error"] is None
+def test_a_request_of_a_client_that_has_gone_is_given_up(served, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    ticket = Ticket(60)
+    asked = []
+
+    def count(*args):
+        asked.append(args)
+        ticket.cancel()
+        return whole(*args)
+
+    whole = scoring.answer
+    monkeypatch.setattr(scoring, "answer", count)
+    token = CURRENT.set(ticket)
+    try:
+        for _ in range(2):
+            with pytest.raises(MlflowException) as caught:
+                served.predict([row()])
+            assert caught.value.get_http_status_code() == 504
+    finally:
+        CURRENT.reset(token)
+    assert len(asked) == 1, "what was cancelled before it began costs nothing"
+    assert served.predict([row()])[0]["error"] is None
 
 
-def test_another_base_than_that_of_training_is_refused(project, version, tmp_path, monkeypatch):
+def test_an_altered_adapter_is_refused(served_folder, logged, tmp_path, monkeypatch):
     import mlflow
 
-    root, _ = project
+    monkeypatch.chdir(served_folder[0])
+    folder = tmp_path / "version"
+    shutil.copytree(logged.folder, folder)
+    weights = folder / "artifacts" / "adapter" / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match="not those that were registered"):
+        mlflow.pyfunc.load_model(str(folder))
+
+
+def load(logged):
+    import mlflow
+
+    return mlflow.pyfunc.load_model(str(logged.folder))
+
+
+def test_another_base_than_that_of_training_is_refused(served_folder, logged, tmp_path, monkeypatch):
+    root, _ = served_folder
     other = tmp_path / "other"
     shutil.copytree(root / "base-model", other)
     monkeypatch.setenv("CINETUNE_BASE_MODEL", str(other))
-    assert mlflow.pyfunc.load_model(version[0]) is not None
+    load(logged).unwrap_python_model().service.close()
     with (other / "config.json").open("a") as file:
         file.write("\n")
     with pytest.raises(InputError, match="is not the one that this adapter was trained on"):
-        mlflow.pyfunc.load_model(version[0])
+        load(logged)
     monkeypatch.setenv("CINETUNE_BASE_MODEL", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match=r"is not there: .*dvc pull base-model\.dvc"):
-        mlflow.pyfunc.load_model(version[0])
+        load(logged)
 
 
-def test_another_prompt_than_that_of_training_is_refused(version, monkeypatch):
+@pytest.mark.slow
+def test_a_version_that_embeds_its_base_needs_no_other(served_folder, tmp_path, monkeypatch):
     import mlflow
 
+    from cinetune import serving
+
+    root, params = served_folder
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        experiment = mlflow.create_experiment("embedded", artifact_location=f"{tmp_path}/mlruns")
+        with mlflow.start_run(experiment_id=experiment):
+            info = serving.log_model(Path("adapter"), params, None, {}, embed_base=True)
+        folder = mlflow.artifacts.download_artifacts(info.model_uri)
+        monkeypatch.setenv("CINETUNE_BASE_MODEL", str(tmp_path / "nowhere"))
+        loaded = mlflow.pyfunc.load_model(folder)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert loaded.predict([row()])[0]["error"] is None
+    loaded.unwrap_python_model().service.close()
+
+
+def test_another_prompt_than_that_of_training_is_refused(logged, monkeypatch):
     monkeypatch.setattr(service.prompts, "INSTRUCTION", "USER: Look.")
     with pytest.raises(InputError, match="another prompt template"):
-        mlflow.pyfunc.load_model(version[0])
+        load(logged)
 
 
-def test_served_clips_may_lie_elsewhere(project, tmp_path, monkeypatch):
-    root, _ = project
+def test_limits_are_the_versions_unless_the_server_changes_them(served, monkeypatch):
+    inner = served.unwrap_python_model().service
+    config = {"serve": dataclasses.asdict(inner.limits)}
+    assert service.limits_of(config) == inner.limits
+    monkeypatch.setenv("CINETUNE_SERVE", "timeout_s=5; cached_clips=3")
+    changed = service.limits_of(config)
+    assert (changed.timeout_s, changed.cached_clips, changed.decoders) == (5.0, 3, inner.limits.decoders)
+    monkeypatch.setenv("CINETUNE_SERVE", "timeout=5")
+    with pytest.raises(InputError, match="'timeout' is not known"):
+        service.limits_of(config)
+
+
+def test_served_clips_may_lie_elsewhere(served_folder, tmp_path, monkeypatch):
+    root, _ = served_folder
     config = {"clips": "data/clips", "root": str(root)}
     monkeypatch.chdir(tmp_path)
-    assert service._find_clips(config) == root / "data" / "clips"
+    assert places.find_clips(config) == root / "data" / "clips"
     (tmp_path / "data" / "clips").mkdir(parents=True)
-    assert service._find_clips(config).samefile(tmp_path / "data" / "clips")
+    assert places.find_clips(config).samefile(tmp_path / "data" / "clips")
     monkeypatch.setenv("CINETUNE_CLIPS", str(root))
-    assert service._find_clips(config) == root
+    assert places.find_clips(config) == root
 
 
-def test_a_version_says_what_it_is(project, version):
-    import mlflow
-
-    folder = Path(mlflow.artifacts.download_artifacts(version[0]))
+def test_a_version_says_what_it_is(logged):
+    folder = logged.folder
     card = (folder / "artifacts" / "README.md").read_text()
     assert "base-model" in card and "| logit | 70.0 | 40.0 to 90.0 | 10 | 0 |" in card and "| strict | - |" in card
     assert not list(folder.rglob("*.pkl"))
@@ -384,11 +419,11 @@ def test_a_version_says_what_it_is(project, version):
     assert list(example) == ["dataframe_split"]
 
 
-def test_a_folder_without_an_adapter_is_no_version(project, tmp_path):
+def test_a_folder_without_an_adapter_is_no_version(served_folder, tmp_path):
     from cinetune import serving
 
     with pytest.raises(InputError, match="is not an adapter folder"):
-        serving.log_model(tmp_path, project[1], None)
+        serving.log_model(tmp_path, served_folder[1], None, {})
 
 
 def test_a_port_in_use_is_told_before_the_model_is_loaded(capsys):
@@ -401,84 +436,3 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(capsys):
     with pytest.raises(InputError, match=r"host 'nowhere\.invalid'"):
         serve.bind("nowhere.invalid", 0)
     assert serve.is_loopback("127.0.0.1") and serve.is_loopback("::1") and not serve.is_loopback("0.0.0.0")
-
-
-@pytest.fixture(scope="module", params=["mlflow", "cinetune"])
-def address(request, project, version):
-    """A server of its own process, started in the project's root: MLflow's command, and ours."""
-    root, _ = project
-    uri, store = version
-    with serve.bind("127.0.0.1", 0) as free:
-        port = str(free.getsockname()[1])
-    commands = {
-        "mlflow": ["mlflow", "models", "serve", "-m", uri, "--env-manager", "local", "--port", port],
-        "cinetune": ["-c", "from cinetune.stages import serve; serve.main()", uri, "--port", port],
-    }
-    command = commands[request.param]
-    python = ["-m"] if request.param == "mlflow" else []
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": store,
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-        # MLflow starts uvicorn by its name.
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-    }
-    with (root / f"{request.param}.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, *python, *command],
-            cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while get(f"http://127.0.0.1:{port}/ping")[0] != 200:
-            assert process.poll() is None and time.monotonic() < deadline, (root / f"{request.param}.log").read_text()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def get(url, body=None):
-    """Status and text; status 0 where nobody listens."""
-    content = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, content, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except urllib.error.URLError:
-        return 0, ""
-
-
-@pytest.mark.slow
-def test_a_real_server_answers_good_rows_and_survives_bad_ones(project, served, address):
-    root, _ = project
-    rows = [
-        row(),
-        row(question="Who is it?", choices=None),
-        row(video="../secret.mp4"),
-        row(video=upload(root)),
-    ]
-    status, text = get(address, {"dataframe_records": rows})
-    assert status == 200
-    found = json.loads(text)["predictions"]
-    for item, expected in zip(found, served.predict(rows), strict=True):
-        assert item | {"confidence": None} == expected | {"confidence": None}
-        assert item["confidence"] == pytest.approx(expected["confidence"], abs=1e-5)
-
-    status, text = get(address, {"inputs": [row()], "params": {"max_new_tokens": 1}})
-    assert status == 200 and json.loads(text)["predictions"][0]["error"] is None
-    bad_requests = [
-        {"dataframe_records": [row()] * 257},
-        {"dataframe_records": [{"question": "Who?"}]},
-        {"dataframe_records": [row(choices="on the beach")]},
-        {"dataframe_records": [row()], "params": {"max_new_tokens": "many"}},
-        {"dataframe_records": []},
-        [],
-    ]
-    for body in bad_requests:
-        status, text = get(address, body)
-        assert status == 400 and "Traceback" not in text and "stack_trace" not in text, text
-    assert get(address, {"dataframe_records": rows[:1]})[0] == 200

@@ -30,6 +30,7 @@ COMMANDS = (
     "register",
     "predict",
     "serve",
+    "reproduce",
     "mini",
 )
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -186,13 +186,13 @@ def most_probable(probabilities: Sequence[float]) -> str | None:
 
 
 def clean(text: str, choices: Sequence[str] | None) -> CleanAnswer:
-    """What to show a person: the chosen option's text and letter, or an open answer's first sentence.
+    """What to show a person: the chosen option's text and letter, or an open answer's whole sentences.
 
     With choices, an unreadable reply gives an empty answer and None. Without (None), the model's own words
     are kept; echo, turn markers, option lists, special tokens and repetitions are not.
     """
     if choices is None:
-        return CleanAnswer(_first_sentence(_reply_of(text)), None)
+        return CleanAnswer(_whole_sentences(_reply_of(text)), None)
     letter = parse_lenient(text, choices)
     if letter is None:
         return CleanAnswer("", None)
@@ -406,8 +406,11 @@ def _settle(statements: Sequence[Statement]) -> str | None:
     return letters[0] if len(set(letters)) == 1 else None
 
 
-def _first_sentence(reply: str) -> str:
-    """The first sentence that answers: echoed questions, prompt lines and option lists are passed over."""
+def _whole_sentences(reply: str) -> str:
+    """The sentences that answer, each once: echoed questions, prompt lines and option lists are passed over.
+
+    Words without an end are kept where there is nothing else; behind whole sentences the token limit cut them off.
+    """
     lines = [line for line in _without_option_list(reply.replace("*", "")).split("\n") if not PROMPT_LINE.match(line)]
     text = "\n".join(lines)
     option_a = INLINE_OPTION_A.search(text)
@@ -415,15 +418,20 @@ def _first_sentence(reply: str) -> str:
         text = text[: option_a.start()]
     text = "".join(" " if unicodedata.category(char) == "Cc" and char != "\n" else char for char in text)
     question = ""
+    kept: dict[str, str] = {}
     for sentence in _sentences(text):
         words = LABEL.sub("", " ".join(sentence.replace("\u200b", "").replace("\ufeff", "").split()))
         if not re.search(r"\w", words):
             continue
         words = _without_repetition(words)
-        if not words.rstrip("\"')").endswith("?"):
+        end = words.rstrip("\"')]")[-1:]
+        if end == "?":
+            question = question or words
+        elif end in ".!。！？":
+            kept.setdefault(words.lower(), words)
+        elif not kept:
             return words
-        question = question or words
-    return question
+    return " ".join(kept.values()) or question
 
 
 def _sentences(text: str) -> list[str]:

@@ -48,8 +48,9 @@ def shared_prefix_attention(
     questions: tuple[torch.Tensor, torch.Tensor] | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one pack; query, key, value: [1, heads, T, width]; questions: `question_layout`'s.
+    """Attention of one pack, or of its questions behind a cached prefix.
 
+    query: [1, heads, T, width], key and value: as long, or longer by the prefix; questions: `question_layout`'s.
     Returns [1, T, heads, width] and no weights.
     """
     if questions is None:
@@ -58,24 +59,27 @@ def shared_prefix_attention(
         )
     positions, places = questions
     count, longest = positions.shape
-    prefix = query.shape[2] - len(places)
+    cached = key.shape[2] - query.shape[2]
+    prefix = key.shape[2] - len(places)
     settings = {"scale": scaling, "dropout_p": dropout, "enable_gqa": query.shape[1] != key.shape[1]}
 
-    def own(states: torch.Tensor) -> torch.Tensor:
-        picked = states[0].index_select(1, positions.flatten())
+    def apart(states: torch.Tensor, skipped: int) -> torch.Tensor:
+        picked = states[0].index_select(1, (positions - skipped).flatten())
         return picked.unflatten(1, (count, longest)).transpose(0, 1)
 
     def with_prefix(states: torch.Tensor) -> torch.Tensor:
-        return torch.cat([states[:, :, :prefix].expand(count, -1, -1, -1), own(states)], dim=2)
+        return torch.cat([states[:, :, :prefix].expand(count, -1, -1, -1), apart(states, 0)], dim=2)
 
     # The last rows of a causal square: all of the prefix, and of its own tokens those up to itself.
     visible = torch.ones(longest, prefix + longest, dtype=torch.bool, device=query.device).tril(prefix)
-    before = scaled_dot_product_attention(*(x[:, :, :prefix] for x in (query, key, value)), is_causal=True, **settings)
     behind = scaled_dot_product_attention(
-        own(query), with_prefix(key), with_prefix(value), attn_mask=visible, **settings
+        apart(query, cached), with_prefix(key), with_prefix(value), attn_mask=visible, **settings
     )
-    behind = behind.transpose(0, 1).flatten(1, 2).index_select(1, places)
-    return torch.cat([before[0], behind], dim=1).transpose(0, 1)[None].contiguous(), None
+    mixed = behind.transpose(0, 1).flatten(1, 2).index_select(1, places)
+    if not cached:
+        ahead = (states[:, :, :prefix] for states in (query, key, value))
+        mixed = torch.cat([scaled_dot_product_attention(*ahead, is_causal=True, **settings)[0], mixed], dim=1)
+    return mixed.transpose(0, 1)[None].contiguous(), None
 
 
 AttentionInterface.register(SHARED_PREFIX, shared_prefix_attention)

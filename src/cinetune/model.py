@@ -59,6 +59,8 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
     check_base(params.base)
     dtype = DTYPES[params.dtype]
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": IMPLEMENTATION, "device_map": {"": device}}
+    # The other format is pickle, which runs what its author likes.
+    options["use_safetensors"] = True
     if params.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -110,10 +110,11 @@ class Pack:
     def num_questions(self) -> int:
         return int(self.segments.max())
 
-    def question_lengths(self) -> tuple[list[int], int]:
-        """Tokens of each question, and of the prefix before them."""
+    def layout(self, device: str | torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """`attention.question_layout` of the pack's questions."""
         prefix, *lengths = np.bincount(self.segments).tolist()
-        return lengths, prefix
+        positions, places = question_layout(lengths, prefix)
+        return positions.to(device), places.to(device)
 
 
 def pack(
@@ -188,9 +189,8 @@ def model_inputs(
 def collate(packs: Sequence[Pack], pad_token_id: int, dtype: torch.dtype, device: str | torch.device) -> dict[str, Any]:
     """Packs as one padded batch of the model's inputs, their frames included; one pack's with its questions' layout."""
     batch = model_inputs(stack(packs, pad_token_id), dtype, device)
-    if len(packs) == 1:
-        layout = question_layout(*packs[0].question_lengths())
-        batch["questions"] = tuple(values.to(device) for values in layout)
+    if len(packs) == 1 and packs[0].num_questions:
+        batch["questions"] = packs[0].layout(device)
     if packs[0].frames is not None:
         pixels = np.stack([frames_module.normalise(item.frames) for item in packs])
         batch["pixel_values_videos"] = torch.from_numpy(pixels).to(device=device, dtype=dtype)

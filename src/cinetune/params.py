@@ -133,6 +133,10 @@ class RegisterParams:
     adapter: str
     evaluation: str
     margin: float
+    accept_licence: str
+    embed_base: bool
+    force: bool
+    rollback: bool
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,20 @@ class PredictParams:
     question: str
     choices: str
     subtitles: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class ServeParams:
+    timeout_s: float
+    most_waiting: int
+    most_body_mb: int
+    cached_clips: int
+    cached_prefix_mb: int
+    decoders: int
+    decode_timeout_s: float
+    url_hosts: str
 
 
 @dataclass(frozen=True)
@@ -191,6 +209,7 @@ class Params:
     report: ReportParams
     register: RegisterParams
     predict: PredictParams
+    serve: ServeParams
     mini: MiniParams
     pretrain: PretrainParams
 
@@ -227,6 +246,7 @@ MAY_BE_ZERO = {
     "prompt.max_subtitle_tokens", "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps",
     "pretrain.steps", "pretrain.decay_fraction", "train.open_questions_per_pack",
     "download.max_clips", "download.retries", "download.pause_s", "download.backoff_s",
+    "predict.start", "predict.end", "serve.cached_prefix_mb",
 }  # fmt: skip
 BELOW_ONE = {
     "train.warmup_fraction", "train.validation_fraction", "train.lora_dropout", "pretrain.decay_fraction",
@@ -289,7 +309,12 @@ def build(kind: type, values: Mapping[str, Any], section: str) -> Any:
 
 
 def read_value(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind` (int, float or str), from YAML or from a command line's text."""
+    """`value` as `kind` (bool, int, float or str), from YAML or from a command line's text."""
+    if kind is bool:
+        words = str(value).lower()
+        if words not in ("true", "false"):
+            raise InputError(f"{name} must be true or false, got {value!r}.")
+        return words == "true"
     if kind is str:
         if not isinstance(value, str):
             raise InputError(f"{name} must be text, got {value!r}: put it in quotes.")

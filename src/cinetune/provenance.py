@@ -50,6 +50,15 @@ def stage_outputs(lock: Path = Path("dvc.lock")) -> dict[str, str]:
     }
 
 
+def locked_paths(lock: Path = Path("dvc.lock")) -> dict[str, str]:
+    """Hashes by path of all that DVC's stages have read and made."""
+    if not lock.is_file():
+        return {}
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
+    entries = [entry for stage in stages.values() for kind in ("deps", "outs") for entry in stage.get(kind, [])]
+    return {entry["path"]: entry["md5"] for entry in entries}
+
+
 def folder_digest(folder: Path) -> str:
     """sha256 over the names and contents of all files of a folder."""
     total = hashlib.sha256()

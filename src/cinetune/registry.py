@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from cinetune.errors import InputError
-from cinetune.tracking import deferred_signals, open_store, reaching, store_errors
+from cinetune.tracking import deferred_signals, fetch, open_store, reaching, store_errors
 
 T = TypeVar("T")
 
@@ -62,6 +63,32 @@ def set_alias(name: str, alias: str, version: str) -> None:
 def tag_version(name: str, version: str, key: str, value: str) -> None:
     with reaching():
         open_store().set_model_version_tag(name, version, key, value)
+
+
+def version_tags(name: str, version: str) -> dict[str, str]:
+    """Raises InputError where there is no such version."""
+    with reaching(f"version {version} of {name!r} cannot be read"):
+        return dict(open_store().get_model_version(name, version).tags)
+
+
+def resolve(uri: str) -> tuple[str, str]:
+    """Name and version of `models:/<name>@<alias>` or `models:/<name>/<version>`.
+
+    Raises InputError for another text and where there is no such alias.
+    """
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
+    if found is None:
+        raise InputError(f"{uri!r} names no version: write models:/<name>@<alias> or models:/<name>/<version>.")
+    name, alias, version = found.groups()
+    version = version or aliases(name).get(alias)
+    if version is None:
+        raise InputError(f"model {name!r} has no {alias}: register one first.")
+    return name, version
+
+
+def fetch_artifact(name: str, version: str, path: str, target: Path) -> Path:
+    """A file of a version's own model, downloaded under `target`."""
+    return fetch(f"models:/{name}/{version}/{path}", target)
 
 
 def read_artifact(name: str, version: str, path: str, read: Callable[[Path], T]) -> T | None:

@@ -8,8 +8,7 @@ asking each question alone (tests/test_scoring.py holds it against `generate`).
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +47,14 @@ class Reading:
     ids: list[int]
     cache: DynamicCache
 
+    def copy(self) -> Reading:
+        """One to answer with while this one is kept: a cache grows with what is asked, and is left so by an error."""
+        return Reading(self.ids, DynamicCache([(layer.keys, layer.values) for layer in self.cache.layers]))
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
 
 @torch.inference_mode()
 def read(model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray) -> Reading:
@@ -62,22 +69,26 @@ def read(model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.nd
     return Reading(ids, cache)
 
 
+def _always(number: int) -> bool:
+    return True
+
+
 @torch.inference_mode()
 def answer(
     model: torch.nn.Module,
     encoder: Encoder,
     reading: Reading,
     asked: Sequence[Asked],
-    max_new_tokens: int,
-    deadline: float | None = None,
+    max_new_tokens: int | Sequence[int],
+    is_wanted: Callable[[int], bool] = _always,
 ) -> list[Reply]:
-    """Answers to one pack of questions behind a clip that was read.
+    """Answers to one pack of questions behind a clip that was read, which can be used again, but not after an error.
 
-    The reading can be used again afterwards, but for after an error.
+    max_new_tokens: for all, or of each question; is_wanted: asked before every further token of a question, whose
+    words end where it says no.
     """
     if not asked:
         return []
-    _check_deadline(deadline)
     weight = model.get_input_embeddings().weight
     start = len(reading.ids)
     questions = pack(reading.ids, [encoder.suffix(item.question, item.choices) for item in asked], None, None)
@@ -89,6 +100,7 @@ def answer(
             input_ids=torch.from_numpy(questions.input_ids[start:])[None].to(weight.device),
             position_ids=positions[None, start:],
             attention_mask=_suffix_mask(segments, start, weight.dtype),
+            questions=questions.layout(weight.device),
             past_key_values=reading.cache,
             use_cache=True,
             logits_to_keep=slots - start,
@@ -98,7 +110,8 @@ def answer(
     )
     letters = torch.tensor(encoder.letters(), device=weight.device)
     probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
-    words = _continue(model, encoder, reading.cache, segments, positions[slots], logits, max_new_tokens, deadline)
+    limits = [max_new_tokens] * len(asked) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    words = _continue(model, encoder, reading.cache, segments, positions[slots], logits, limits, is_wanted)
     # A negative number is how many are taken off the end; what is left is the clip.
     reading.cache.crop(start - reading.cache.get_seq_length())
     return [
@@ -114,17 +127,14 @@ def reply(
     frames: np.ndarray,
     asked: Sequence[Asked],
     max_new_tokens: int,
-    deadline: float | None = None,
 ) -> list[Reply]:
     """Answers to questions about one clip, in their order; greedy, until the end token or `max_new_tokens`.
 
-    model: in evaluation mode, with sdpa attention; frames: uint8 [num_frames, size, size, 3]; deadline: a
-    moment of `time.monotonic()`. Raises TimeoutError once it has passed.
+    model: in evaluation mode, with sdpa attention; frames: uint8 [num_frames, size, size, 3].
     """
     if not asked:
         return []
-    _check_deadline(deadline)
-    return answer(model, encoder, read(model, encoder, subtitles, frames), asked, max_new_tokens, deadline)
+    return answer(model, encoder, read(model, encoder, subtitles, frames), asked, max_new_tokens)
 
 
 def _suffix_mask(segments: torch.Tensor, start: int, dtype: torch.dtype) -> torch.Tensor:
@@ -142,26 +152,26 @@ def _continue(
     segments: torch.Tensor,
     positions: torch.Tensor,
     logits: torch.Tensor,
-    max_new_tokens: int,
-    deadline: float | None,
+    limits: Sequence[int],
+    is_wanted: Callable[[int], bool],
 ) -> list[list[int]]:
     """Token ids of each question's answer, without the end token.
 
     segments [T]: owner of each cached token; positions [Q]: of each question's last token; logits
-    [Q, vocabulary].
+    [Q, vocabulary]; limits [Q]: of tokens.
     """
     end = encoder.tokenizer.eos_token_id
     dtype = model.get_input_embeddings().weight.dtype
-    answers: list[list[int]] = [[] for _ in range(len(logits))]
-    running = list(range(len(logits)))
-    for step in range(max_new_tokens):
+    answers: list[list[int]] = [[] for _ in limits]
+    running = list(range(len(limits)))
+    for step in range(max(limits)):
         chosen = logits.argmax(-1).tolist()
-        going_on = [(owner, token) for owner, token in zip(running, chosen, strict=True) if token != end]
-        for owner, token in going_on:
+        said = [pair for pair in zip(running, chosen, strict=True) if pair[1] != end and step < limits[pair[0]]]
+        for owner, token in said:
             answers[owner].append(token)
-        if not going_on or step == max_new_tokens - 1:
+        going_on = [(owner, token) for owner, token in said if step + 1 < limits[owner] and is_wanted(owner)]
+        if not going_on:
             break
-        _check_deadline(deadline)
         running = [owner for owner, _ in going_on]
         owners = torch.tensor(running, device=segments.device)
         segments = torch.cat([segments, owners + 1])
@@ -178,8 +188,3 @@ def _continue(
             use_cache=True,
         ).logits[0]
     return answers
-
-
-def _check_deadline(deadline: float | None) -> None:
-    if deadline is not None and time.monotonic() >= deadline:
-        raise TimeoutError("the time for these answers is over")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
+import numpy as np
 import pandas as pd
+import yaml
 from mlflow.environment_variables import (
     _MLFLOW_IS_IN_SERVING_ENVIRONMENT,
     MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT,
@@ -25,14 +27,22 @@ from mlflow.environment_variables import (
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.protos.databricks_pb2 import DEADLINE_EXCEEDED, INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from cinetune import prompts
+from cinetune import model_card, places, prompts
+from cinetune.engine import BusyError
 from cinetune.errors import InputError
 from cinetune.frames import FrameSettings, identity
 from cinetune.params import Params
-from cinetune.service import Service, base_digest, example_row, find_base
+from cinetune.provenance import folder_digest
+from cinetune.service import SCORERS, Options, Service, example_row
+from cinetune.tickets import CURRENT, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +59,8 @@ class ClipModel(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
         config = json.loads(Path(context.artifacts["config"]).read_text(encoding="utf-8"))
-        self._service = Service.load(Path(context.artifacts["adapter"]), config)
+        base = Path(context.artifacts["base"]) if "base" in context.artifacts else None
+        self.service = Service.load(Path(context.artifacts["adapter"]), config, base)
 
     def predict(
         self,
@@ -62,70 +73,158 @@ class ClipModel(mlflow.pyfunc.PythonModel):
         Raises MlflowException alone, for of any other MLflow shows its client the whole trace.
         """
         rows = model_input.to_dict("records")
-        max_new_tokens = (params or {}).get("max_new_tokens", self._service.max_new_tokens)
         if len(rows) > MOST_ROWS:
             raise _bad_request(f"a request may hold {MOST_ROWS} rows, got {len(rows)}: send several.")
-        if not 1 <= max_new_tokens <= MOST_NEW_TOKENS:
-            wanted = f"between 1 and {MOST_NEW_TOKENS}"
-            raise _bad_request(f"max_new_tokens must be {wanted}, got {max_new_tokens}.")
-        deadline = None
-        if _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get():
-            # By then the server has told the client that it is too late.
-            deadline = time.monotonic() + MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
+        options = self._options(params or {})
         try:
-            return self._service.answer(rows, int(max_new_tokens), deadline)
+            return self.service.answer(rows, options, CURRENT.get() or self._ticket())
         except TimeoutError:
             reason = "the time for this request is over: send fewer rows, or raise the server's timeout."
             raise MlflowException(reason, DEADLINE_EXCEEDED) from None
+        except BusyError:
+            reason = "the server has as many questions waiting as it takes: send this again in a moment."
+            raise MlflowException(reason, TEMPORARILY_UNAVAILABLE) from None
         except RuntimeError:
             logger.exception("the model failed on a request of %d rows", len(rows))
             reason = "the model failed on this request: see the server's log."
             raise MlflowException(reason, INTERNAL_ERROR) from None
+
+    def _options(self, params: Mapping[str, Any]) -> Options:
+        defaults = self.service.defaults
+        options = Options(
+            int(params.get("max_new_tokens", defaults.max_new_tokens)),
+            params.get("scorer", defaults.scorer),
+            int(params.get("frames", defaults.num_frames)),
+        )
+        if not 1 <= options.max_new_tokens <= MOST_NEW_TOKENS:
+            wanted = f"between 1 and {MOST_NEW_TOKENS}"
+            raise _bad_request(f"max_new_tokens must be {wanted}, got {options.max_new_tokens}.")
+        if options.scorer not in SCORERS:
+            raise _bad_request(f"scorer must be one of {', '.join(SCORERS)}, got {options.scorer[:80]!r}.")
+        if not 1 <= options.num_frames <= defaults.num_frames:
+            wanted = f"between 1 and the {defaults.num_frames} that the model was trained on"
+            raise _bad_request(f"frames must be {wanted}, got {options.num_frames}.")
+        return options
+
+    def _ticket(self) -> Ticket:
+        timeout_s = None
+        if _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get():
+            # After MLflow's own limit the client has been told that it is too late.
+            timeout_s = min(self.service.limits.timeout_s, MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
+        return Ticket(timeout_s)
+
+
+class StrictModel:
+    """The loaded model for MLflow's server, refusing what MLflow would drop without a word."""
+
+    def __init__(self, model: mlflow.pyfunc.PyFuncModel) -> None:
+        self._model = model
+        self.metadata = model.metadata
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        table = _table(data)
+        known = {
+            "column": self.metadata.get_input_schema().input_names(),
+            "parameter": [param.name for param in self.metadata.get_params_schema()],
+        }
+        for kind, given in (("column", list(table)), ("parameter", list(params or {}))):
+            unknown = [str(name) for name in given if name not in known[kind]]
+            if unknown:
+                allowed = ", ".join(known[kind])
+                raise _bad_request(f"{kind} {unknown[0][:80]!r} is not known: choose from {allowed}.")
+        return self._model.predict(table, params=params)
+
+
+def _table(data: Any) -> pd.DataFrame:
+    """One table from each of the server's formats; its own arrays would make a null among choices an error."""
+    if isinstance(data, pd.DataFrame):
+        return data
+    columns = data if isinstance(data, dict) else None
+    rows = data if isinstance(data, list) and all(isinstance(row, dict) for row in data) else None
+    if columns is None and rows is None:
+        raise _bad_request("the request's rows must be objects with the columns of the model's signature.")
+    plain = [{name: _plain(value) for name, value in row.items()} for row in rows or ()]
+    if columns is not None:
+        plain = {name: [_plain(value) for value in values] for name, values in columns.items()}
+    return pd.DataFrame(plain, dtype=object)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _bad_request(reason: str) -> MlflowException:
     return MlflowException(reason, INVALID_PARAMETER_VALUE)
 
 
-def log_model(adapter: Path, params: Params, metrics: Mapping[str, Any] | None) -> ModelInfo:
-    """Log the adapter as a served model to the active MLflow run; `metrics` is what metrics.json holds.
+def log_model(
+    adapter: Path,
+    params: Params,
+    metrics: Mapping[str, Any] | None,
+    tags: Mapping[str, str],
+    embed_base: bool = False,
+) -> ModelInfo:
+    """Log the adapter as a served model to the active MLflow run.
 
-    Raises InputError when there is no adapter, or its base model is missing.
+    params: with the sections that the adapter was trained with; metrics: what metrics.json holds; tags: what the
+    card tells of where it comes from; embed_base: put the base model into it. Raises InputError when there is no
+    adapter, or its base model is missing.
     """
     adapter = Path(adapter)
     if not (adapter / "adapter_model.safetensors").is_file():
         raise InputError(f"{str(adapter)!r} is not an adapter folder: run the train stage, or name another.")
     root = str(Path.cwd())
+    base = places.find_base(params.model, root)
     config = {
         "model": asdict(params.model),
-        "base_sha256": base_digest(find_base(params.model, root)),
+        "base_sha256": places.base_digest(base),
+        "embeds_base": embed_base,
+        "adapter_sha256": folder_digest(adapter),
         "frames": asdict(params.frames),
         "frame_settings": identity(FrameSettings.of(params.frames)),
         "max_subtitle_tokens": params.prompt.max_subtitle_tokens,
         "prompt_hash": prompts.template_hash(),
         "questions_per_pack": params.evaluate.questions_per_pack,
         "max_new_tokens": params.evaluate.max_new_tokens,
+        "serve": asdict(params.serve),
         "clips": str(Path(params.data.root) / "clips"),
         "root": root,
     }
     package = Path(__file__).resolve().parent
     with tempfile.TemporaryDirectory() as scratch:
-        config_file, card_file = Path(scratch) / "serving.json", Path(scratch) / "README.md"
-        config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        card_file.write_text(model_card(config, metrics), encoding="utf-8")
+        written = {
+            "config": (Path(scratch) / "serving.json", json.dumps(config, indent=2) + "\n"),
+            "card": (Path(scratch) / "README.md", model_card.text(config, metrics, tags)),
+            "params": (Path(scratch) / "params.yaml", yaml.safe_dump(params.to_dict(), sort_keys=False)),
+        }
+        for path, content in written.values():
+            path.write_text(content, encoding="utf-8")
+        artifacts = {"adapter": str(adapter), **{name: str(path) for name, (path, _) in written.items()}}
+        if embed_base:
+            artifacts["base"] = str(_copy_base(base, Path(scratch) / "base"))
         return mlflow.pyfunc.log_model(
             name="model",
             python_model=str(package / "serving_model.py"),
-            artifacts={"adapter": str(adapter), "config": str(config_file), "card": str(card_file)},
+            artifacts=artifacts,
             code_paths=[str(package)],
-            signature=signature(params.evaluate.max_new_tokens),
+            signature=signature(params.evaluate.max_new_tokens, params.frames.num_frames),
             input_example=pd.DataFrame([example_row()]),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
-            metadata={name: config[name] for name in ("base_sha256", "prompt_hash", "frame_settings")},
+            metadata={
+                name: config[name] for name in ("base_sha256", "adapter_sha256", "prompt_hash", "frame_settings")
+            },
         )
 
 
-def signature(max_new_tokens: int) -> ModelSignature:
+def _copy_base(base: Path, target: Path) -> Path:
+    """Only what is loaded of it."""
+    target.mkdir()
+    for path in places.base_files(base):
+        shutil.copy(path, target / path.name)
+    return target
+
+
+def signature(max_new_tokens: int, num_frames: int) -> ModelSignature:
     text, optional = DataType.string, {"required": False}
     return ModelSignature(
         inputs=Schema(
@@ -145,52 +244,11 @@ def signature(max_new_tokens: int) -> ModelSignature:
                 ColSpec(text, "error", **optional),
             ]
         ),
-        params=ParamSchema([ParamSpec("max_new_tokens", DataType.integer, max_new_tokens)]),
+        params=ParamSchema(
+            [
+                ParamSpec("max_new_tokens", DataType.integer, max_new_tokens),
+                ParamSpec("scorer", text, SCORERS[0]),
+                ParamSpec("frames", DataType.integer, num_frames),
+            ]
+        ),
     )
-
-
-def model_card(config: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:
-    """What a version is, how good it was, and what it must not be taken for."""
-    base, frames = config["model"], config["frames"]
-    revision = f" at {base['revision']}" if base["revision"] else ""
-    return f"""# Video-LLaVA fine-tuned on movie scenes
-
-A LoRA adapter for the base model `{base["base"]}`{revision}, quantisation `{base["quantization"]}`,
-computed in `{base["dtype"]}`. The base is not included: it is looked up at load and must have the digest
-`{config["base_sha256"]}`.
-
-A clip is seen as {frames["num_frames"]} frames of {frames["size"]} pixels a side (settings
-`{config["frame_settings"]}`), and asked about with the prompt template `{config["prompt_hash"]}`.
-
-## Results
-
-{_results(metrics)}
-
-## Limits
-
-It answers about short movie scenes in English, from a few frames and the subtitles; it hears nothing. A
-multiple-choice answer is always one of the options, also where none is right. CinePile's licence
-(CC-BY-NC-SA-4.0) is non-commercial: an adapter trained on it may be used non-commercially alone.
-
-## Making it again
-
-Check out the commit of the run that logged this version, run `dvc pull data.dvc base-model.dvc`, then
-`mlflow run .`; the resolved parameters lie beside the adapter.
-"""
-
-
-def _results(metrics: Mapping[str, Any] | None) -> str:
-    if metrics is None:
-        return "Not evaluated when this version was logged."
-    lines = [
-        f"On the {metrics['split']} split of {metrics['dataset']}; intervals are 95 %, over clips.",
-        "",
-        "| scorer | accuracy in % | interval | questions | unparsed |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, scorer in metrics["scorers"].items():
-        overall = scorer["overall"]
-        accuracy = "-" if overall["accuracy"] is None else f"{100 * overall['accuracy']:.1f}"
-        interval = " to ".join(f"{100 * edge:.1f}" for edge in overall["ci95"] or ()) or "-"
-        lines.append(f"| {name} | {accuracy} | {interval} | {overall['n']} | {scorer['unparsed']} |")
-    return "\n".join(lines)

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -52,6 +52,8 @@ OPEN_OPTIONS = {
 READ_BUFFER_BYTES = 1 << 18
 # Above this rate a container is not a film but an attempt to be one.
 MOST_FRAMES_PER_SECOND = 120
+# Of which only a part is looked at.
+LONGEST_FILM_S = 6 * 3600.0
 CUT_DETECTION_PIXELS = 160
 START_TIMEOUT_S = 60.0
 # In these a packet may hold no shown frame, so a packet's timestamp does not promise one.
@@ -154,17 +156,23 @@ class _Timeline:
         return min(self.keyframes, key=lambda keyframe: abs(keyframe - wanted))
 
 
-def decode_clip(file: BinaryIO, settings: FrameSettings, limits: Limits) -> ClipFrames:
-    """Frames of an open, seekable file. Meant for the child: only there are memory and time bounded."""
+def decode_clip(
+    file: BinaryIO, settings: FrameSettings, limits: Limits, part: tuple[float, float] | None = None
+) -> ClipFrames:
+    """Frames of an open, seekable file, or of a part of it (start and end in s, an end of 0 is the file's).
+
+    Of a part, the limit on duration holds alone. Meant for the child: only there are memory and time bounded.
+    """
     opened = _open(file, limits)
-    timeline = _read_timeline(*opened, limits)
+    timeline = _read_timeline(*opened, limits if part is None else _of_film(limits))
+    start, end = _check_part(part, timeline.duration_s, limits) if part else (0.0, timeline.duration_s)
     if settings.policy == "shots":
         opened[0].close()
-        cuts = _find_cuts(file, timeline, settings, limits)
+        cuts = _find_cuts(file, timeline, settings, limits, start, end)
         opened = _open(file, limits)
     else:
         cuts = ()
-    times = choose_times(timeline.duration_s, cuts, settings)
+    times = [start + time_s for time_s in choose_times(end - start, [cut - start for cut in cuts], settings)]
     if settings.seek == "keyframe" and timeline.keyframes:
         positions = [timeline.nearest_keyframe(time_s) for time_s in times]
         times = [timeline.seconds(position) for position in positions]
@@ -176,7 +184,19 @@ def decode_clip(file: BinaryIO, settings: FrameSettings, limits: Limits) -> Clip
             if position not in fitted:
                 fitted[position] = fit(_upright(playhead.frame_at(position)), settings.size)
     frames = np.stack([fitted[position] for position in positions])
-    return ClipFrames(frames=frames, times=tuple(times), cuts=tuple(cuts), duration_s=timeline.duration_s)
+    return ClipFrames(frames=frames, times=tuple(times), cuts=tuple(cuts), duration_s=end - start)
+
+
+def _of_film(limits: Limits) -> Limits:
+    return replace(limits, max_duration_s=LONGEST_FILM_S, max_frames=math.ceil(LONGEST_FILM_S * MOST_FRAMES_PER_SECOND))
+
+
+def _check_part(part: tuple[float, float], duration_s: float, limits: Limits) -> tuple[float, float]:
+    start, end = part[0], min(part[1] or duration_s, duration_s)
+    if start >= end:
+        raise _Refusal("too_long", f"lasts {duration_s:.1f} s: nothing lies between {start:g} s and {end:g} s")
+    _check_duration(end - start, limits)
+    return start, end
 
 
 def _open(file: BinaryIO, limits: Limits) -> tuple[InputContainer, VideoStream]:
@@ -314,8 +334,10 @@ def _arrange(packets: list[_Packet], unit: Fraction, rate: Fraction, has_stamps:
     )
 
 
-def _find_cuts(file: BinaryIO, timeline: _Timeline, settings: FrameSettings, limits: Limits) -> tuple[float, ...]:
-    """Seconds at which a new shot begins, from every frame of the clip made small."""
+def _find_cuts(
+    file: BinaryIO, timeline: _Timeline, settings: FrameSettings, limits: Limits, start: float, end: float
+) -> tuple[float, ...]:
+    """Seconds at which a new shot begins, from every frame between two moments made small."""
     from scenedetect import FrameTimecode
     from scenedetect.detector import FlashFilter
     from scenedetect.detectors import ContentDetector
@@ -331,7 +353,9 @@ def _find_cuts(file: BinaryIO, timeline: _Timeline, settings: FrameSettings, lim
     positions: list[int] = []
     cuts: list[float] = []
     with _Playhead(file, timeline, limits, _open(file, limits)) as playhead:
-        for position, frame in playhead.from_the_start():
+        for position, frame in playhead.frames_from(timeline.shown_at(start) if start > 0 else None):
+            if timeline.seconds(position) >= end:
+                break
             if shape is None:
                 scale = min(1.0, CUT_DETECTION_PIXELS / max(frame.width, frame.height))
                 shape = (max(1, round(frame.width * scale)), max(1, round(frame.height * scale)))
@@ -370,9 +394,12 @@ class _Playhead:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    def from_the_start(self) -> Iterator[tuple[int, VideoFrame]]:
-        """Every frame that can be decoded, with its position; of a container that was just opened."""
-        self._rewind()
+    def frames_from(self, position: int | None) -> Iterator[tuple[int, VideoFrame]]:
+        """Every frame after a position that can be decoded, with its own; of all of them without one."""
+        if position is None:
+            self._rewind()
+        else:
+            self.frame_at(position)
         while self._coming is not None:
             yield self._coming
             self._step()
@@ -478,7 +505,7 @@ def _serve(limits: Limits, requests: BinaryIO, replies: BinaryIO) -> None:
         _limit_processor_time(limits.timeout_s)
         try:
             with _open_source(request, requests) as file:
-                clip = decode_clip(file, settings, limits)
+                clip = decode_clip(file, settings, limits, request["part"])
         except _Refusal as refusal:
             write_message(replies, {"status": refusal.status, "reason": str(refusal)})
         except MemoryError:
@@ -571,20 +598,31 @@ class Decoder:
         with self._lock:
             self._discard()
 
-    def read(self, source: Path | bytes, settings: FrameSettings, name: str | None = None) -> ClipFrames:
-        """The clip's frames. Raises VideoError; its text shows `name`, or the path as it was given."""
+    def read(
+        self,
+        source: Path | bytes,
+        settings: FrameSettings,
+        name: str | None = None,
+        part: tuple[float, float] | None = None,
+    ) -> ClipFrames:
+        """The clip's frames, or those of a part of it (start and end in s, an end of 0 is the clip's).
+
+        Raises VideoError; its text shows `name`, or the path as it was given.
+        """
         if name is None:
             name = "upload" if isinstance(source, bytes) else str(source)
         shown = repr(name if len(name) <= 80 else name[:77] + "...")
         if isinstance(source, bytes) and not source:
             raise VideoError("not_a_video", f"video {shown} is empty.")
         with self._lock:
-            result = self._ask(source, settings)
+            result = self._ask(source, settings, part)
         if isinstance(result, _Refusal):
             raise VideoError(result.status, f"video {shown} {result}.")
         return result
 
-    def _ask(self, source: Path | bytes, settings: FrameSettings) -> ClipFrames | _Refusal:
+    def _ask(
+        self, source: Path | bytes, settings: FrameSettings, part: tuple[float, float] | None
+    ) -> ClipFrames | _Refusal:
         process = self._running()
         late = threading.Event()
 
@@ -598,7 +636,7 @@ class Decoder:
         try:
             # A child that refuses a clip before it has read it all still has an answer waiting.
             with suppress(BrokenPipeError):
-                _send_source(process.stdin, source, settings)
+                _send_source(process.stdin, source, settings, part)
             result = _receive_clip(process.stdout, settings)
             if result is None:
                 with suppress(subprocess.TimeoutExpired):
@@ -668,12 +706,15 @@ def _start_child(limits: Limits) -> subprocess.Popen[bytes]:
     )
 
 
-def _send_source(pipe: BinaryIO, source: Path | bytes, settings: FrameSettings) -> None:
+def _send_source(
+    pipe: BinaryIO, source: Path | bytes, settings: FrameSettings, part: tuple[float, float] | None
+) -> None:
     is_path = not isinstance(source, bytes)
     header = {
         "path": str(source.absolute()) if is_path else None,
         "num_bytes": 0 if is_path else len(source),
         "settings": settings.to_dict(),
+        "part": part,
     }
     write_message(pipe, header, b"" if is_path else source)
 

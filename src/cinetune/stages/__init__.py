@@ -128,7 +128,7 @@ def _without_project_defaults(stage: str, given: dict[str, str]) -> dict[str, st
 
 
 def _help(stage: str, documentation: str, kinds: Mapping[str, type], has_pipeline: bool) -> str:
-    words = {str: "text", int: "whole number", float: "number"}
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false"}
     lines = [documentation.strip(), "", "Arguments (their defaults stand in params.yaml):"]
     lines += [f"  --{name:<22}{words[kind]}" for name, kind in kinds.items() if name != "params"]
     lines.append(f"  --{'params':<22}a YAML file that holds only what differs from params.yaml")
@@ -192,6 +192,17 @@ def refuse_other_prompt(adapter: Path) -> None:
             f"adapter {str(adapter)!r} was trained on another prompt template than this code has: train it "
             "again, or check out the commit that it was trained at."
         )
+
+
+def as_trained(params: Params, adapter: Path) -> Params:
+    """The params with the sections that an adapter carries: what it was made from and must be shown."""
+    saved = adapter / MADE_WITH
+    if not saved.is_file():
+        return params
+    content = params.to_dict()
+    for name, values in json.loads(saved.read_text(encoding="utf-8")).items():
+        content[name] = {**content.get(name, {}), **values}
+    return params_module.from_dict(content, str(saved))
 
 
 def tags_of(params: Params, is_pipeline: bool = False) -> dict[str, str]:

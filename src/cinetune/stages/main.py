@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
+from cinetune import licences, provenance, registry, stages, tracking
 from cinetune import params as params_module
-from cinetune import provenance, registry, stages, tracking
 from cinetune.errors import InputError
 from cinetune.params import Params
 
@@ -38,6 +38,8 @@ def run(params: Params) -> None:
             raise InputError("main writes to MLflow: unset CINETUNE_UNTRACKED, or run `dvc repro`.")
         with _params_in_place(params):
             _refuse_missing_inputs(params)
+            # Registration would refuse it after all the work.
+            licences.of_data(params.data.name, params.register.accept_licence)
             tracked.set_tags(stages.tags_of(params))
             tracked.log_params(params.to_dict())
             try:

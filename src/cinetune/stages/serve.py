@@ -1,22 +1,31 @@
-"""Serve a registered model over HTTP: MLflow's own scoring server, checked first for what fails at once.
+"""Serve a registered model over HTTP: MLflow's own scoring server inside an app that bounds it.
 
     python -m cinetune serve models:/cinepile-video-llava@champion --port 5000
 
-Takes the address of a model; answers POST /invocations, GET /ping and GET /version until it is stopped.
+Takes the address of a model; answers POST /invocations, GET /ping (200 once the model is ready), /metrics and
+/version until it is stopped. The limits are those of the version (section `serve` of params.yaml when it was
+registered); each can be changed, as in --timeout_s 30.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import Sequence
+from types import FrameType
 
 from cinetune import tracking
 from cinetune.errors import InputError
+from cinetune.params import ServeParams
 
 logger = logging.getLogger(__name__)
+
+# How long a stop signal waits for answers that are being made.
+GRACE_S = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,22 +33,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="for instance models:/cinepile-video-llava@champion")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5000)
+    keys = [field.name for field in dataclasses.fields(ServeParams)]
+    for key in keys:
+        parser.add_argument(f"--{key}", help="instead of the version's own")
     options = parser.parse_args(argv)
-    run(options.model, options.host, options.port)
+    changed = {key: value for key in keys if (value := getattr(options, key)) is not None}
+    run(options.model, options.host, options.port, changed)
     return 0
 
 
-def run(model_uri: str, host: str, port: int) -> None:
+def run(model_uri: str, host: str, port: int, changed: dict[str, str]) -> None:
     """Serve until stopped. Raises InputError where the port or the model cannot be had."""
     with bind(host, port) as listener:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         if not is_loopback(host):
             logger.warning("there is no authentication: whoever reaches %s can use this server", host)
+        if changed:
+            os.environ["CINETUNE_SERVE"] = ";".join(f"{key}={value}" for key, value in changed.items())
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         # Slow imports, after what can fail at once.
         import uvicorn
         from mlflow.pyfunc import scoring_server
 
-        app = scoring_server.init(tracking.load_model(model_uri))
-        uvicorn.Server(uvicorn.Config(app)).run(sockets=[listener])
+        from cinetune.gateway import App, Gateway
+        from cinetune.service import Service
+        from cinetune.serving import StrictModel
+
+        def load() -> tuple[App, Service]:
+            model = tracking.load_model(model_uri)
+            service = model.unwrap_python_model().service
+            # Ours comes first, with a sentence.
+            os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(round(service.limits.timeout_s) + GRACE_S)
+            return scoring_server.init(StrictModel(model)), service
+
+        gateway = Gateway(load)
+        config = uvicorn.Config(gateway, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE_S)
+        server = uvicorn.Server(config)
+        leave = server.handle_exit
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            gateway.stop(GRACE_S / 2)
+            leave(number, frame)
+
+        server.handle_exit = stop
+        gateway.on_failure = lambda: setattr(server, "should_exit", True)
+        server.run(sockets=[listener])
+        if gateway.failure is not None:
+            raise gateway.failure
 
 
 def bind(host: str, port: int) -> socket.socket:

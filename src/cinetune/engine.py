@@ -1,0 +1,244 @@
+"""The one thread that owns the model: questions that wait on the same clip are answered together.
+
+A clip's frames and subtitles are read once for all of them and, within a bound, kept as keys and values for those
+that come later. A question whose request has ended stops at once, within a pack as well as before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from cinetune import scoring
+from cinetune.errors import InputError
+from cinetune.packing import Encoder
+from cinetune.scoring import Asked, Reading, Reply
+from cinetune.tickets import Ticket
+
+# Attention takes memory by the square of a pack's length, and questions come from strangers.
+MOST_QUESTION_TOKENS, MOST_PACK_TOKENS = 1024, 4096
+
+
+class BusyError(Exception):
+    """More waits than is allowed to."""
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """`digest` names the video's content and the number of frames; frames: uint8 [n, size, size, 3]."""
+
+    digest: str
+    frames: np.ndarray
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question and how many words it may take; 0 where the options' probabilities are enough."""
+
+    asked: Asked
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Questions of one request on one clip, at most a pack of them."""
+
+    clip: Clip
+    subtitles: str
+    queries: Sequence[Query]
+    ticket: Ticket
+    done: Future[list[Reply | InputError]] = field(default_factory=Future)
+
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        return self.clip.digest, hashlib.sha256(self.subtitles.encode("utf-8", "replace")).hexdigest()
+
+
+class Engine:
+    """Use `ask` from any thread; `model` must not be used by anybody else."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        encoder: Encoder,
+        num_frames: int,
+        questions_per_pack: int,
+        most_waiting: int,
+        cached_bytes: int,
+    ) -> None:
+        self._model, self._encoder = model, encoder
+        self._tokens_per_frame = encoder.num_video_tokens // num_frames
+        self._questions_per_pack, self._most_waiting = questions_per_pack, most_waiting
+        self._readings = ReadingCache(cached_bytes)
+        self._lock = threading.Lock()
+        self._waiting: list[Job] = []
+        self._requests_inside = 0
+        self._last: Ticket | None = None
+        self._is_closed = False
+        # Neither the model nor a fast tokenizer may be used by two threads at once.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.counts: Counter[str] = Counter()
+
+    def ask(
+        self, groups: Sequence[tuple[Clip, str, Sequence[Query]]], ticket: Ticket
+    ) -> list[list[Reply | InputError]]:
+        """Answers to the questions of each group (a clip, its subtitles, questions); an error for one too long.
+
+        Raises BusyError when too much waits already, and TimeoutError once the ticket has ended.
+        """
+        size = self._questions_per_pack
+        jobs = [
+            [Job(clip, subtitles, queries[at : at + size], ticket) for at in range(0, len(queries), size)]
+            for clip, subtitles, queries in groups
+        ]
+        in_line = list(itertools.chain.from_iterable(jobs))
+        with self._lock:
+            if self._is_closed or self._requests_inside >= self._most_waiting:
+                raise BusyError
+            self._requests_inside += 1
+            self._waiting += in_line
+            for _ in in_line:
+                self._worker.submit(self._serve_next)
+        try:
+            return [[answer for job in group for answer in self._result(job)] for group in jobs]
+        finally:
+            with self._lock:
+                self._requests_inside -= 1
+
+    def close(self) -> None:
+        """Give up what waits, and what is being answered at its next token."""
+        with self._lock:
+            self._is_closed = True
+            left, self._waiting = self._waiting, []
+        for job in left:
+            job.done.cancel()
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def _result(self, job: Job) -> list[Reply | InputError]:
+        try:
+            return job.done.result(timeout=job.ticket.seconds_left())
+        except CancelledError:
+            raise TimeoutError("the server is stopping") from None
+
+    def _is_open(self, job: Job) -> bool:
+        return not self._is_closed and job.ticket.is_open()
+
+    def _serve_next(self) -> None:
+        jobs = self._take()
+        try:
+            replies = self._answer(jobs)
+        except BaseException as error:
+            for job in jobs:
+                job.done.set_exception(error)
+            raise
+        for job in jobs:
+            mine, replies = replies[: len(job.queries)], replies[len(job.queries) :]
+            # An answer that was cut short because nobody waited must not be taken for a whole one.
+            if self._is_open(job):
+                job.done.set_result(mine)
+            else:
+                job.done.set_exception(TimeoutError("the time for this request is over"))
+
+    def _take(self) -> list[Job]:
+        """The job that waits longest, of another request than the last where there is one, so that a large request
+        holds up nobody to its end; and others on the same clip as far as they fit beside it."""
+        with self._lock:
+            ended = [job for job in self._waiting if not self._is_open(job)]
+            waiting = [job for job in self._waiting if self._is_open(job)]
+            taken = [next((job for job in waiting if job.ticket is not self._last), waiting[0])] if waiting else []
+            room = self._questions_per_pack - sum(len(job.queries) for job in taken)
+            for job in waiting:
+                if job not in taken and job.key == taken[0].key and len(job.queries) <= room:
+                    taken.append(job)
+                    room -= len(job.queries)
+            self._last = taken[0].ticket if taken else None
+            self._waiting = [job for job in waiting if job not in taken]
+        for job in ended:
+            job.done.set_exception(TimeoutError("the time for this request is over"))
+        return taken
+
+    def _answer(self, jobs: Sequence[Job]) -> list[Reply | InputError | None]:
+        """Replies to all questions of jobs on one clip, in order; None where nobody waits any more."""
+        if not jobs:
+            return []
+        clip, subtitles = jobs[0].clip, jobs[0].subtitles
+        asked = [(job, query) for job in jobs for query in job.queries]
+        encoder = replace(self._encoder, num_video_tokens=self._tokens_per_frame * len(clip.frames))
+        packs, results = self._pack([query.asked for _, query in asked])
+        reading = self._read(jobs[0].key, encoder, clip, subtitles) if packs else None
+        for numbers in packs:
+            part = [asked[number] for number in numbers]
+            if not any(self._is_open(job) for job, _ in part):
+                continue
+            replies = scoring.answer(
+                self._model,
+                encoder,
+                reading.copy(),
+                [query.asked for _, query in part],
+                [query.max_new_tokens for _, query in part],
+                lambda place, part=part: self._is_open(part[place][0]),
+            )
+            results |= dict(zip(numbers, replies, strict=True))
+            self.counts["packs"] += 1
+            self.counts["questions"] += len(part)
+        return [results.get(number) for number in range(len(asked))]
+
+    def _pack(self, asked: Sequence[Asked]) -> tuple[list[list[int]], dict[int, Reply | InputError]]:
+        """Numbers of questions in as few packs as fit, and errors for those that fit nowhere."""
+        packs: list[list[int]] = []
+        results: dict[int, Reply | InputError] = {}
+        room = 0
+        for number, item in enumerate(asked):
+            length = len(self._encoder.suffix(item.question, item.choices))
+            if length > MOST_QUESTION_TOKENS:
+                limit = f"above the limit of {MOST_QUESTION_TOKENS}"
+                results[number] = InputError(f"question and choices have {length} tokens, {limit}: shorten them")
+                continue
+            if not packs or length > room:
+                packs.append([])
+                room = MOST_PACK_TOKENS
+            packs[-1].append(number)
+            room -= length
+        return packs, results
+
+    def _read(self, key: tuple[str, str], encoder: Encoder, clip: Clip, subtitles: str) -> Reading:
+        """The clip's keys and values, which may have been kept."""
+        kept = self._readings.get(key)
+        if kept is not None:
+            self.counts["readings_found"] += 1
+            return kept
+        self.counts["readings"] += 1
+        reading = scoring.read(self._model, encoder, subtitles, clip.frames)
+        self._readings.put(key, reading)
+        return reading
+
+
+class ReadingCache:
+    """The clips that were read last, within a number of bytes. For the model's thread alone."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[tuple[str, str], Reading] = OrderedDict()
+
+    def get(self, key: tuple[str, str]) -> Reading | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: tuple[str, str], reading: Reading) -> None:
+        self._kept[key] = reading
+        while self.num_bytes > self._most_bytes:
+            self._kept.popitem(last=False)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(reading.num_bytes for reading in self._kept.values())
