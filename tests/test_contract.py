@@ -60,7 +60,7 @@ def test_an_entry_point_has_the_keys_types_and_defaults_of_params_yaml(name: str
     hints = {} if name == "main" else get_type_hints(get_type_hints(params.Params)[name])
     for key, value in entry["parameters"].items():
         # A missing file as a `path` would leave its run RUNNING before our code could end it.
-        assert value["type"] == ("string" if hints.get(key, str) is str else "float"), key
+        assert value["type"] == ("string" if hints.get(key, str) in (str, bool) else "float"), key
         assert f"--{key} {{{key}}}" in entry["command"]
 
 

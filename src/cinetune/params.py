@@ -33,6 +33,7 @@ class ModelParams:
 @dataclass(frozen=True)
 class PromptParams:
     max_subtitle_tokens: int
+    truncate: str
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,25 @@ class FramesParams:
 @dataclass(frozen=True)
 class TrainParams:
     epochs: float
+    max_steps: int
     learning_rate: float
     warmup_fraction: float
     weight_decay: float
     max_grad_norm: float
     clips_per_step: int
     questions_per_pack: int
+    tokens_per_pack: int
     open_questions_per_pack: int
     validation_fraction: float
     validations_per_epoch: int
+    early_stopping_patience: int
     lora_rank: int
     lora_alpha: int
     lora_dropout: float
     seed: int
+    processes: int
+    resume: bool
+    dry_run: bool
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,7 @@ class Params:
 CHOICES = {
     "model.quantization": ("none", "nf4"),
     "model.dtype": ("float32", "bfloat16", "float16"),
+    "prompt.truncate": ("middle", "end"),
     "frames.policy": ("shots", "uniform"),
     "evaluate.split": ("train", "test"),
     "evaluate.ablation": ("none", "neither", "no_frames", "no_subtitles"),
@@ -170,7 +178,8 @@ CHOICES = {
 MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "register.margin",
     "prompt.max_subtitle_tokens", "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps",
-    "pretrain.steps", "pretrain.decay_fraction", "train.open_questions_per_pack",
+    "pretrain.steps", "pretrain.decay_fraction", "train.open_questions_per_pack", "train.max_steps",
+    "train.early_stopping_patience",
 }  # fmt: skip
 BELOW_ONE = {
     "train.warmup_fraction", "train.validation_fraction", "train.lora_dropout", "pretrain.decay_fraction",
@@ -233,7 +242,9 @@ def build(kind: type, values: Mapping[str, Any], section: str) -> Any:
 
 
 def read_value(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind` (int, float or str), from YAML or from a command line's text."""
+    """`value` as `kind` (int, float, bool or str), from YAML or from a command line's text."""
+    if kind is bool:
+        return _read_switch(name, value)
     if kind is str:
         if not isinstance(value, str):
             raise InputError(f"{name} must be text, got {value!r}: put it in quotes.")
@@ -253,6 +264,14 @@ def read_value(name: str, value: Any, kind: type) -> Any:
     if name in BELOW_ONE and number >= 1:
         raise InputError(f"{name} must be below 1, got {value!r}: it is a fraction.")
     return number
+
+
+def _read_switch(name: str, value: Any) -> bool:
+    # MLflow passes a default of `false` on as Python writes it.
+    word = str(value).lower()
+    if word not in ("true", "false"):
+        raise InputError(f"{name} must be true or false, got {value!r}.")
+    return word == "true"
 
 
 def _as_int(value: Any) -> int:

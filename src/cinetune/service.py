@@ -103,10 +103,11 @@ class Service:
             )
         loaded, tokenizer = model.load_base(replace(base, base=str(folder), revision=""), model.default_device())
         model.check_frame_size(loaded.config, frames.size)
-        subtitle_tokens = config["max_subtitle_tokens"]
+        # Versions that were registered before there was a choice lose the end.
+        subtitles = config["max_subtitle_tokens"], config.get("truncate", "end")
         service = cls(
             model.load_adapter(loaded, adapter),
-            model.encoder_for(loaded.config, tokenizer, frames.num_frames, subtitle_tokens),
+            model.encoder_for(loaded.config, tokenizer, frames.num_frames, *subtitles),
             frames,
             _find_clips(config),
             config["questions_per_pack"],

@@ -49,6 +49,15 @@ class Run:
         self._retry_at = 0.0
         self._lost: list[str] = []
 
+    def go_on(self, run_id: str) -> None:
+        """Write to an earlier run from here on; the one that was begun ends with it and names it."""
+        import mlflow
+
+        self.set_tags({"resumed": run_id})
+        with deferred_signals(), reaching(f"run {run_id} cannot be gone on with"):
+            mlflow.start_run(run_id=run_id, nested=True)
+            self.id = run_id
+
     def log_params(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """`{"train": {"epochs": 3}}` as `train.epochs`; keys that the run has already stay as they are."""
         from mlflow.entities import Param
@@ -105,7 +114,9 @@ class Run:
             self._send_metrics()
             if reason:
                 self.set_tags({"failure": reason})
-            self._attempt("its end", lambda: mlflow.end_run(status))
+            # One that was gone on with has the one that was begun below it.
+            while mlflow.active_run() is not None:
+                self._attempt("its end", lambda: mlflow.end_run(status))
         if self._waiting:
             self._lost.append(f"{len(self._waiting)} metrics")
         if self._lost:
@@ -148,6 +159,9 @@ class UntrackedRun:
         self.id = f"untracked-{uuid.uuid4().hex[:12]}"
         self.experiment_id = ""
         self._is_silent = is_silent
+
+    def go_on(self, run_id: str) -> None:
+        self.id = run_id
 
     def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
         if not self._is_silent:
@@ -265,6 +279,9 @@ def fail(run_id: str, reason: str) -> None:
         return
     try:
         client = open_store()
+        # Another process of ours may have opened it, and ended it with a better reason.
+        if client.get_run(run_id).info.status != "RUNNING":
+            return
         client.set_tag(run_id, "failure", reason[:MOST_TAG_CHARS])
         client.set_terminated(run_id, "FAILED")
     except (InputError, *store_errors()) as error:

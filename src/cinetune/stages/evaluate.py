@@ -109,7 +109,10 @@ def _predict(subject: Subject, params: Params) -> pd.DataFrame:
 
     base, tokenizer = model.load_base(params.model, model.default_device())
     model.check_frame_size(base.config, params.frames.size)
-    encoder = model.encoder_for(base.config, tokenizer, params.frames.num_frames, params.prompt.max_subtitle_tokens)
+    prompt = params.prompt
+    encoder = model.encoder_for(
+        base.config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate
+    )
     return scoring.predict_clips(
         model.load_adapter(base, subject.adapter) if subject.adapter else base,
         encoder,

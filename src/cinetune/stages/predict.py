@@ -79,7 +79,10 @@ def _ask_adapter(folder: Path, params: Params, row: dict[str, Any]) -> dict[str,
     saved = folder / stages.MADE_WITH
     if saved.is_file():
         content = params.to_dict() | {
-            name: values for name, values in json.loads(saved.read_text("utf-8")).items() if name in OF_ADAPTER
+            # An adapter may be older than a parameter.
+            name: params.to_dict()[name] | values
+            for name, values in json.loads(saved.read_text("utf-8")).items()
+            if name in OF_ADAPTER
         }
         params = params_module.from_dict(content, str(saved))
 
@@ -88,9 +91,12 @@ def _ask_adapter(folder: Path, params: Params, row: dict[str, Any]) -> dict[str,
 
     base, tokenizer = model.load_base(params.model, model.default_device())
     model.check_frame_size(base.config, params.frames.size)
+    prompt = params.prompt
     service = Service(
         model.load_adapter(base, folder),
-        model.encoder_for(base.config, tokenizer, params.frames.num_frames, params.prompt.max_subtitle_tokens),
+        model.encoder_for(
+            base.config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate
+        ),
         params.frames,
         Path(params.data.root) / "clips",
         params.evaluate.questions_per_pack,
