@@ -106,11 +106,12 @@ def run(
     train_clips: Sequence[ClipQuestions],
     validation_clips: Sequence[ClipQuestions] | None = None,
     report: Callable[[int, Mapping[str, float]], None] = lambda step, figures: None,
+    checkpoint: Path | None = None,
     **changes: Any,
 ) -> TrainingResult:
     held_out = clips(3, of="validation") if validation_clips is None else validation_clips
     params: TrainParams = dataclasses.replace(TRAIN, **changes)
-    return training.train(model, encoder, train_clips, held_out, frames_of, params, work, report)
+    return training.train(model, encoder, train_clips, held_out, frames_of, params, work, report, checkpoint)
 
 
 def adapter_weights(model: Any) -> dict[str, torch.Tensor]:

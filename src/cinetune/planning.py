@@ -21,12 +21,20 @@ from cinetune.questions import ClipQuestions, Question
 
 @dataclass(frozen=True)
 class PlannedPack:
-    """Some questions of one clip; those `in_words` are asked a second time without options. `tokens`: all it reads."""
+    """Some questions of one clip; those `in_words` are asked a second time without options.
+
+    tokens: all that it reads, of which `prefix_tokens` are shared.
+    """
 
     clip: ClipQuestions
     questions: Sequence[Question]
     in_words: Sequence[Question]
     tokens: int
+    prefix_tokens: int
+
+    @property
+    def num_asked(self) -> int:
+        return len(self.questions) + len(self.in_words)
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,11 @@ class Plan:
     @property
     def questions(self) -> int:
         """Of one epoch, those that are asked a second time in words included."""
-        return sum(len(pack.questions) + len(pack.in_words) for pack in self.packs)
+        return sum(pack.num_asked for pack in self.packs)
+
+    @property
+    def longest(self) -> PlannedPack:
+        return max(self.packs, key=lambda pack: pack.tokens)
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ def _split(
         again = [questions[i] for i in chosen]
         tokens = sum(lengths[question.question_id][0] for question in questions)
         tokens += sum(lengths[question.question_id][1] for question in again)
-        packs.append(PlannedPack(clip, questions, again, prefix + tokens))
+        packs.append(PlannedPack(clip, questions, again, prefix + tokens, prefix))
     return packs
 
 

@@ -276,8 +276,7 @@ def train(
         meter=meter,
         clips_per_step=params.clips_per_step,
     )
-    longest = max(pack.tokens for pack in packs.plan.packs)
-    with memory.explained(f"training on packs of up to {longest} tokens"):
+    with memory.explained(f"training on packs of up to {packs.plan.longest.tokens} tokens"):
         _run(trainer, checkpoint)
     state = trainer.state
     return TrainingResult(

@@ -20,7 +20,10 @@ from cinetune import checkpoints, processes, provenance, stages, tracking
 from cinetune.params import Params
 
 if TYPE_CHECKING:
+    from transformers import VideoLlavaConfig
+
     from cinetune.frame_store import FrameStore
+    from cinetune.packing import Encoder
     from cinetune.questions import ClipQuestions
     from cinetune.training import TrainingResult
 
@@ -126,10 +129,7 @@ def _train(params: Params, inputs: Inputs, work: Path, tracked: tracking.Run | t
     with memory.explained(f"loading base model {params.model.base!r}"):
         base, tokenizer = model.load_base(params.model, processes.device())
     model.check_frame_size(base.config, params.frames.size)
-    prompt = params.prompt
-    encoder = model.encoder_for(
-        base.config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate
-    )
+    encoder = _encoder(params, base.config, tokenizer)
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         tracked.log_metrics(metrics, step)
@@ -142,6 +142,13 @@ def _train(params: Params, inputs: Inputs, work: Path, tracked: tracking.Run | t
         print(f"train: going on from {checkpoint}.", file=sys.stderr)
     clips = inputs.training_clips, inputs.validation_clips
     return training.train(base, encoder, *clips, frames_of, params.train, work, report, checkpoint)
+
+
+def _encoder(params: Params, config: VideoLlavaConfig, tokenizer: Any) -> Encoder:
+    from cinetune import model
+
+    prompt = params.prompt
+    return model.encoder_for(config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate)
 
 
 def _finish(
@@ -172,8 +179,28 @@ def _finish(
     print(f"train: {target}, validation accuracy {result.validation_accuracy:.1%} at step {result.best_step}.")
 
 
+def _tell(params: Params) -> None:
+    """What the training would take; neither weights nor frames are read."""
+    from cinetune import estimates, model, planning, questions
+
+    clips = questions.load(params.data.root, "train")
+    training_clips, validation_clips = questions.split_films(clips, params.train.validation_fraction, params.train.seed)
+    model.check_base(params.model.base)
+    config, tokenizer, is_own = estimates.base_shape(params.model)
+    encoder, train = _encoder(params, config, tokenizer), params.train
+    limits = train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
+    plan = planning.plan(training_clips, encoder, *limits)
+    found = estimates.estimate(plan, estimates.size_of(config, train.lora_rank), params)
+    speed = estimates.matrix_flops(model.default_device(), params.model.dtype)
+    print(f"clips     {len(training_clips)} to train on, {len(validation_clips)} to validate on")
+    print(*estimates.lines(plan, found, params, speed, is_own), sep="\n")
+
+
 def main(argv: Sequence[str]) -> int:
     arguments = stages.parse(argv, "train", __doc__, has_pipeline=True)
+    if arguments.params.train.dry_run:
+        _tell(arguments.params)
+        return 0
     wanted = arguments.params.train.processes
     if wanted > 1 and processes.count() == 1:
         return processes.launch(["train", *argv], wanted)
