@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import set_seed
 
+from cinetune import checkpoints, pretraining, prompts, training
 from cinetune import params as params_module
-from cinetune import pretraining, prompts, training
+from cinetune.errors import InputError
 from cinetune.frames import normalise
 from cinetune.model import attach_lora, encoder_for, save_adapter
 from cinetune.packing import Encoder
@@ -387,3 +388,36 @@ def test_it_learns_what_it_is_shown(base: Any, encoder: Encoder, tmp_path: Path)
     assert before < 0.6
     assert result.steps == 60
     assert letter_accuracy(result.model, Packs(shown, encoder, frames_of, 4))["accuracy"] > 0.9
+
+
+# ---- when it ends
+
+
+def test_a_loss_that_is_no_number_ends_it_with_the_knobs_and_whole_checkpoints(
+    base: Any, encoder: Encoder, tmp_path: Path
+) -> None:
+    """The first step, at a learning rate of nothing, is saved; one that follows meets numbers beyond all bounds."""
+    with pytest.raises(InputError) as caught:
+        run(base, encoder, tmp_path, clips(*[3] * 6), epochs=4.0, learning_rate=1e30, warmup_fraction=0.5)
+    said = str(caught.value)
+    assert "train.learning_rate=1e+30" in said and "\n" not in said and str(tmp_path) in said
+    last = checkpoints.last(tmp_path)
+    if last is not None:
+        assert (last / "optimizer.pt").is_file()
+
+
+def test_training_stops_when_the_accuracy_has_not_risen_for_long_enough(
+    base: Any, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the highest accuracy that counts: an equal one is no better, a lower one is worse."""
+    told = iter((0.2, 0.5, 0.4, 0.5, 0.6, 0.9))
+    monkeypatch.setattr(training, "letter_accuracy", lambda model, packs: {"accuracy": next(told)})
+    result = run(base, encoder, tmp_path, clips(3, 3, 3, 3), epochs=6.0, early_stopping_patience=2)
+    assert (result.steps, result.best_step, result.validation_accuracy) == (8, 4, 0.5)
+
+
+def test_steps_are_no_more_than_asked_for_and_the_last_is_validated(
+    base: Any, encoder: Encoder, tmp_path: Path
+) -> None:
+    result = run(base, encoder, tmp_path, clips(3, 3, 3, 3), epochs=6.0, max_steps=3)
+    assert result.steps == 3 and checkpoints.last(tmp_path).name == "checkpoint-3"

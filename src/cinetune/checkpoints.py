@@ -46,6 +46,12 @@ def complete(checkpoint: Path, keep: Iterable[Path]) -> None:
             shutil.rmtree(folder)
 
 
+def discard_unless_saved(work: Path) -> None:
+    """Remove a training that ended before its first checkpoint: there is nothing to go on from."""
+    if last(work) is None:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def read(work: Path) -> tuple[str, dict[str, str]] | None:
     """The run's id and what decides the result; None where no training was begun."""
     try:

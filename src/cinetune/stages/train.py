@@ -52,6 +52,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
             inputs = _read_inputs(params)
             work = _begin(params, inputs, tracked, is_pipeline)
             stack.enter_context(checkpoints.held(work))
+            stack.callback(checkpoints.discard_unless_saved, work)
             tracked.log_params(_settings(params))
             stages.log_questions(tracked, params, "train", "train")
         work = processes.share(work)
