@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENTRY_POINTS = ("main", "frames", "pretrain", "train", "evaluate", "report", "register", "predict")
 # Modules that a stage imports and that still do not decide its bytes; dvc.yaml gives the reasons.
 TELLING = {"errors", "params", "provenance", "registry", "stages", "tracking"}
+TELLING |= {"checkpoints", "estimates", "memory", "processes"}
 NAMES_ALONE = {
     "frames": {"answers", "metrics", "prompts"},
     "train": {"answers", "frame_store", "metrics"},

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.experience
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 PURE = ("params", "questions", "prompts", "answers", "metrics", "errors", "provenance")
-CORE = ("frames", "frame_store", "packing", "model", "training", "scoring", "pretraining")
+CORE = ("frames", "frame_store", "packing", "model", "training", "scoring", "pretraining", "planning", "estimates")
 MAY_USE_MLFLOW = {"tracking", "registry", "serving", "service", "serving_model", "stages.serve"}
 
 
