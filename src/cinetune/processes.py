@@ -20,7 +20,7 @@ from cinetune.errors import InputError
 
 # Set for what `launch` starts, so that it ends when the launcher does.
 LAUNCHED = "CINETUNE_LAUNCHED"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 WRONG_INPUT = 2
 
 

@@ -46,6 +46,7 @@ class Run:
         self.id, self.experiment_id = run_id, experiment_id
         self._client = client
         self._waiting: list[Metric] = []
+        self._forgotten = 0
         self._retry_at = 0.0
         self._lost: list[str] = []
 
@@ -117,8 +118,8 @@ class Run:
             # One that was gone on with has the one that was begun below it.
             while mlflow.active_run() is not None:
                 self._attempt("its end", lambda: mlflow.end_run(status))
-        if self._waiting:
-            self._lost.append(f"{len(self._waiting)} metrics")
+        if self._waiting or self._forgotten:
+            self._lost.append(f"{len(self._waiting) + self._forgotten} metrics")
         if self._lost:
             print(
                 f"tracking: not logged to run {self.id}: {'; '.join(self._lost)}.",
@@ -140,6 +141,7 @@ class Run:
                     )
                 self._retry_at = time.monotonic() + SECONDS_BEFORE_RETRY
                 # Without a bound a long run would fill the memory.
+                self._forgotten += max(0, len(self._waiting) - MOST_WAITING_METRICS)
                 del self._waiting[MOST_WAITING_METRICS:]
                 return
             del self._waiting[: len(batch)]

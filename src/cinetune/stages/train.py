@@ -102,6 +102,7 @@ def _made_by(params: Params, inputs: Inputs) -> dict[str, str]:
     from cinetune import prompts
 
     base = Path(params.model.base)
+    clips = sorted([*inputs.training_clips, *inputs.validation_clips], key=lambda clip: clip.clip_id)
     decided = {
         f"{section}.{name}": str(value)
         for section, values in _settings(params).items()
@@ -109,7 +110,7 @@ def _made_by(params: Params, inputs: Inputs) -> dict[str, str]:
     }
     sources = (Path(__file__).parents[1] / f"{name}.py" for name in CODE)
     return decided | {
-        "the questions": provenance.text_digest(repr((inputs.training_clips, inputs.validation_clips))),
+        "the questions": provenance.text_digest(repr(clips)),
         "the frames": provenance.quick_digest(stages.FRAMES),
         "the base model": provenance.quick_digest(base) if base.is_dir() else "",
         "the prompt": prompts.template_hash(),
