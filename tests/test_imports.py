@@ -16,7 +16,10 @@ PURE = (
     "params", "questions", "prompts", "answers", "metrics", "errors", "provenance", "ablations", "predictions",
     "journal", "published", "page", "charts", "report", "sections", "drops", "comparison", "studies",
 )  # fmt: skip
-CORE = ("frames", "frame_store", "packing", "model", "training", "scoring", "evaluation", "pretraining")
+CORE = (
+    "attention", "frames", "frame_store", "packing", "model", "training", "scoring", "evaluation", "pretraining",
+    "planning", "estimates",
+)  # fmt: skip
 MAY_USE_MLFLOW = {"tracking", "registry", "serving", "service", "serving_model", "stages.serve"}
 
 

@@ -163,6 +163,34 @@ def test_a_store_that_stays_away_is_told_and_stops_nothing(
     assert f"not logged to run {run.id}" in told and "1 metrics" in told and "tags" in told
 
 
+def test_a_run_that_is_gone_on_with_takes_what_is_logged_and_both_end(store: mlflow.MlflowClient) -> None:
+    with pytest.raises(SystemExit), tracking.start("train") as run:
+        run.log_metrics({"loss": 3.0}, 1)
+        raise SystemExit(143)
+    for error, status in ((None, "FINISHED"), (RuntimeError("boom"), "FAILED")):
+        try:
+            with tracking.start("train") as again:
+                begun = again.id
+                again.go_on(run.id)
+                again.log_metrics({"loss": 2.0}, 2)
+                if error:
+                    raise error
+        except RuntimeError:
+            assert error
+        assert again.id == run.id
+        assert [store.get_run(name).info.status for name in (begun, run.id)] == [status, status]
+        assert store.get_run(begun).data.tags["resumed"] == run.id
+    assert [metric.step for metric in store.get_metric_history(run.id, "loss")] == [1, 2, 2]
+    assert mlflow.active_run() is None
+
+
+def test_a_run_that_another_process_ended_keeps_its_reason(store: mlflow.MlflowClient) -> None:
+    with pytest.raises(InputError), tracking.start("train") as run:
+        raise InputError("the base is gone: pull it.")
+    tracking.fail(run.id, "it ended unexpectedly")
+    assert "the base is gone" in store.get_run(run.id).data.tags["failure"]
+
+
 def test_a_store_that_is_away_at_the_start_is_one_sentence(
     store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

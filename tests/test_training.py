@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import set_seed
 
+from cinetune import checkpoints, pretraining, prompts, training
 from cinetune import params as params_module
-from cinetune import pretraining, prompts, training
+from cinetune.errors import InputError
 from cinetune.frames import normalise
 from cinetune.model import attach_lora, encoder_for, save_adapter
 from cinetune.packing import Encoder
@@ -106,11 +108,12 @@ def run(
     train_clips: Sequence[ClipQuestions],
     validation_clips: Sequence[ClipQuestions] | None = None,
     report: Callable[[int, Mapping[str, float]], None] = lambda step, figures: None,
+    checkpoint: Path | None = None,
     **changes: Any,
 ) -> TrainingResult:
     held_out = clips(3, of="validation") if validation_clips is None else validation_clips
     params: TrainParams = dataclasses.replace(TRAIN, **changes)
-    return training.train(model, encoder, train_clips, held_out, frames_of, params, work, report)
+    return training.train(model, encoder, train_clips, held_out, frames_of, params, work, report, checkpoint)
 
 
 def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -318,6 +321,9 @@ def test_figures_are_told_with_their_step_under_the_projects_names(base: Any, en
         "train/loss",
         "train/learning_rate",
         "train/grad_norm",
+        "train/questions_per_s",
+        "train/tokens_per_s",
+        "train/peak_memory_gb",
         "validation/accuracy",
         "validation/accuracy/temp",
         "validation/accuracy/th",
@@ -379,7 +385,40 @@ def test_it_learns_what_it_is_shown(base: Any, encoder: Encoder, tmp_path: Path)
     """Two clips with four questions each, by heart; they are the validation too, so that the last state is kept."""
     shown = clips(4, 4)
     before = letter_accuracy(base, Packs(shown, encoder, frames_of, 4))["accuracy"]
-    result = run(base, encoder, tmp_path, shown, shown, epochs=60.0, questions_per_pack=4, lora_rank=16, lora_alpha=32)
+    result = run(base, encoder, tmp_path, shown, shown, epochs=100.0, questions_per_pack=4, lora_rank=16, lora_alpha=32)
     assert before < 0.6
-    assert result.steps == 60
+    assert result.steps == 100
     assert letter_accuracy(result.model, Packs(shown, encoder, frames_of, 4))["accuracy"] > 0.9
+
+
+# ---- when it ends
+
+
+def test_a_loss_that_is_no_number_ends_it_with_the_knobs_and_whole_checkpoints(
+    base: Any, encoder: Encoder, tmp_path: Path
+) -> None:
+    """The first step, at a learning rate of nothing, is saved; one that follows meets numbers beyond all bounds."""
+    with pytest.raises(InputError) as caught:
+        changes = {"learning_rate": 1e30, "warmup_fraction": 0.5, "validations_per_epoch": 3}
+        run(base, encoder, tmp_path, clips(*[3] * 6), epochs=4.0, **changes)
+    said = str(caught.value)
+    assert "train.learning_rate=1e+30" in said and "\n" not in said and str(tmp_path) in said
+    saved = load_file(checkpoints.last(tmp_path) / "adapter_model.safetensors")
+    assert all(weight.isfinite().all() for weight in saved.values())
+
+
+def test_training_stops_when_the_accuracy_has_not_risen_for_long_enough(
+    base: Any, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the highest accuracy that counts: an equal one is no better, a lower one is worse."""
+    told = iter((0.2, 0.5, 0.4, 0.5, 0.6, 0.9))
+    monkeypatch.setattr(training, "letter_accuracy", lambda model, packs: {"accuracy": next(told)})
+    result = run(base, encoder, tmp_path, clips(3, 3, 3, 3), epochs=6.0, early_stopping_patience=2)
+    assert (result.steps, result.best_step, result.validation_accuracy) == (8, 4, 0.5)
+
+
+def test_steps_are_no_more_than_asked_for_and_the_last_is_validated(
+    base: Any, encoder: Encoder, tmp_path: Path
+) -> None:
+    result = run(base, encoder, tmp_path, clips(3, 3, 3, 3), epochs=6.0, max_steps=3)
+    assert result.steps == 3 and checkpoints.last(tmp_path).name == "checkpoint-3"

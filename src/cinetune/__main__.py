@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from cinetune.errors import InputError
+from cinetune.processes import LAUNCHED, WRONG_INPUT
 
 COMMANDS = (
     "main",
@@ -36,8 +37,7 @@ COMMANDS = (
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # MLflow, main and DVC set these for what they start. A command that a person started has none of them and may
 # outlive its shell.
-STARTED_BY = ("MLFLOW_RUN_ID", "CINETUNE_PARENT_RUN_ID", "DVC_STAGE")
-WRONG_INPUT = 2
+STARTED_BY = ("MLFLOW_RUN_ID", "CINETUNE_PARENT_RUN_ID", "DVC_STAGE", LAUNCHED)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

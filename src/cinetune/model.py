@@ -86,11 +86,13 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
     return model.eval(), tokenizer
 
 
-def encoder_for(config: VideoLlavaConfig, tokenizer: Any, num_frames: int, max_subtitle_tokens: int) -> Encoder:
+def encoder_for(
+    config: VideoLlavaConfig, tokenizer: Any, num_frames: int, max_subtitle_tokens: int, truncate: str = "end"
+) -> Encoder:
     vision = config.vision_config
     # Every patch of every frame, and each frame's class token.
     num_video_tokens = num_frames * ((vision.image_size // vision.patch_size) ** 2 + 1)
-    return Encoder(tokenizer, config.video_token_id, num_video_tokens, max_subtitle_tokens)
+    return Encoder(tokenizer, config.video_token_id, num_video_tokens, max_subtitle_tokens, truncate)
 
 
 def check_frame_size(config: VideoLlavaConfig, size: int) -> None:

@@ -28,15 +28,19 @@ PREFIX, PADDING = 0, -1
 
 @dataclass(frozen=True)
 class Encoder:
-    """Text to token ids for one tokenizer and one number of frames."""
+    """Text to token ids for one tokenizer and one number of frames.
+
+    truncate: what subtitles beyond `max_subtitle_tokens` lose, their "middle" or their "end".
+    """
 
     tokenizer: Any
     video_token_id: int
     num_video_tokens: int
     max_subtitle_tokens: int
+    truncate: str = "end"
 
     def prefix(self, subtitles: str) -> tuple[list[int], int]:
-        """Ids of a clip's prefix with its video tokens, and how many subtitle tokens were cut off at the end."""
+        """Ids of a clip's prefix with its video tokens, and how many subtitle tokens were left out."""
         words, dropped = self._shorten(prompts.spoken(subtitles))
         return self.with_video(prompts.prefix(words)), dropped
 
@@ -48,6 +52,10 @@ class Encoder:
 
     def suffix(self, question: str, choices: Sequence[str] | None) -> list[int]:
         return self._plain(prompts.suffix(question, choices))
+
+    def suffixes(self, asked: Sequence[tuple[str, Sequence[str] | None]]) -> list[list[int]]:
+        """The same for several questions with their choices, which takes a tokenizer little longer than one."""
+        return self._plain([prompts.suffix(*item) for item in asked])
 
     def answer(self, text: str) -> list[int]:
         """Ids of ` text` as it follows `ASSISTANT:`, with the end token: what the model is taught to say."""
@@ -73,12 +81,18 @@ class Encoder:
         ids = self._plain(words)
         if len(ids) <= self.max_subtitle_tokens:
             return words, 0
-        return self.decode(ids[: self.max_subtitle_tokens]), len(ids) - self.max_subtitle_tokens
+        dropped = len(ids) - self.max_subtitle_tokens
+        if self.truncate == "end":
+            return self.decode(ids[: self.max_subtitle_tokens]), dropped
+        head = self.max_subtitle_tokens // 2
+        return f"{self.decode(ids[:head])}\n{self.decode(ids[head + dropped :])}", dropped
 
-    def _plain(self, text: str) -> list[int]:
+    def _plain(self, text: str | list[str]) -> Any:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def _after_role(self, texts: Sequence[str]) -> list[list[int]]:
+        if self.tokenizer.eos_token_id is None:
+            raise InputError("the base model's tokenizer has no end token: no answer could be taught to end.")
         # Tokenizers treat a text's start in their own ways, so the answer is what the role's text grows by.
         spoken = ["ASSISTANT:", *(f"ASSISTANT: {text}" for text in texts)]
         role, *rows = self.tokenizer(spoken, add_special_tokens=False).input_ids

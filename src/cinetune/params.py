@@ -33,6 +33,7 @@ class ModelParams:
 @dataclass(frozen=True)
 class PromptParams:
     max_subtitle_tokens: int
+    truncate: str
 
 
 @dataclass(frozen=True)
@@ -78,19 +79,25 @@ class FramesParams:
 @dataclass(frozen=True)
 class TrainParams:
     epochs: float
+    max_steps: int
     learning_rate: float
     warmup_fraction: float
     weight_decay: float
     max_grad_norm: float
     clips_per_step: int
     questions_per_pack: int
+    tokens_per_pack: int
     open_questions_per_pack: int
     validation_fraction: float
     validations_per_epoch: int
+    early_stopping_patience: int
     lora_rank: int
     lora_alpha: int
     lora_dropout: float
     seed: int
+    processes: int
+    resume: bool
+    dry_run: bool
 
 
 @dataclass(frozen=True)
@@ -227,6 +234,7 @@ CHOICES = {
     "model.quantization": ("none", "nf4"),
     "model.dtype": ("float32", "bfloat16", "float16"),
     "download.pin": ("true", "false"),
+    "prompt.truncate": ("middle", "end"),
     "frames.policy": ("shots", "uniform"),
     "frames.seek": ("exact", "keyframe"),
     "frames.engine": ("local", "ray"),
@@ -244,9 +252,9 @@ CHOICES = {
 MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "register.margin",
     "prompt.max_subtitle_tokens", "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps",
-    "pretrain.steps", "pretrain.decay_fraction", "train.open_questions_per_pack",
+    "pretrain.steps", "pretrain.decay_fraction", "train.open_questions_per_pack", "train.max_steps",
+    "train.early_stopping_patience", "predict.start", "predict.end", "serve.cached_prefix_mb",
     "download.max_clips", "download.retries", "download.pause_s", "download.backoff_s",
-    "predict.start", "predict.end", "serve.cached_prefix_mb",
 }  # fmt: skip
 BELOW_ONE = {
     "train.warmup_fraction", "train.validation_fraction", "train.lora_dropout", "pretrain.decay_fraction",
@@ -309,12 +317,9 @@ def build(kind: type, values: Mapping[str, Any], section: str) -> Any:
 
 
 def read_value(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind` (bool, int, float or str), from YAML or from a command line's text."""
+    """`value` as `kind` (int, float, bool or str), from YAML or from a command line's text."""
     if kind is bool:
-        words = str(value).lower()
-        if words not in ("true", "false"):
-            raise InputError(f"{name} must be true or false, got {value!r}.")
-        return words == "true"
+        return _read_switch(name, value)
     if kind is str:
         if not isinstance(value, str):
             raise InputError(f"{name} must be text, got {value!r}: put it in quotes.")
@@ -334,6 +339,14 @@ def read_value(name: str, value: Any, kind: type) -> Any:
     if name in BELOW_ONE and number >= 1:
         raise InputError(f"{name} must be below 1, got {value!r}: it is a fraction.")
     return number
+
+
+def _read_switch(name: str, value: Any) -> bool:
+    # MLflow passes a default of `false` on as Python writes it.
+    word = str(value).lower()
+    if word not in ("true", "false"):
+        raise InputError(f"{name} must be true or false, got {value!r}.")
+    return word == "true"
 
 
 def _as_int(value: Any) -> int:

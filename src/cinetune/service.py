@@ -115,9 +115,11 @@ class Service:
             )
         loaded, tokenizer = model.load_base(replace(params, base=str(folder), revision=""), model.default_device())
         model.check_frame_size(loaded.config, frames.size)
+        # Versions that were registered before there was a choice lose the end.
+        subtitles = config["max_subtitle_tokens"], config.get("truncate", "end")
         service = cls(
             model.load_adapter(loaded, adapter),
-            model.encoder_for(loaded.config, tokenizer, frames.num_frames, config["max_subtitle_tokens"]),
+            model.encoder_for(loaded.config, tokenizer, frames.num_frames, *subtitles),
             frames,
             places.find_clips(config),
             limits_of(config),

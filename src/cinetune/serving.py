@@ -183,6 +183,7 @@ def log_model(
         "frames": asdict(params.frames),
         "frame_settings": identity(FrameSettings.of(params.frames)),
         "max_subtitle_tokens": params.prompt.max_subtitle_tokens,
+        "truncate": params.prompt.truncate,
         "prompt_hash": prompts.template_hash(),
         "questions_per_pack": params.evaluate.questions_per_pack,
         "max_new_tokens": params.evaluate.max_new_tokens,

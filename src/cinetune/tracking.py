@@ -48,8 +48,18 @@ class Run:
         self.id, self.experiment_id = run_id, experiment_id
         self._client = client
         self._waiting: list[Metric] = []
+        self._forgotten = 0
         self._retry_at = 0.0
         self._lost: list[str] = []
+
+    def go_on(self, run_id: str) -> None:
+        """Write to an earlier run from here on; the one that was begun ends with it and names it."""
+        import mlflow
+
+        self.set_tags({"resumed": run_id})
+        with deferred_signals(), reaching(f"run {run_id} cannot be gone on with"):
+            mlflow.start_run(run_id=run_id, nested=True)
+            self.id = run_id
 
     def log_params(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """`{"train": {"epochs": 3}}` as `train.epochs`; keys that the run has already stay as they are."""
@@ -111,9 +121,11 @@ class Run:
             self._send_metrics()
             if reason:
                 self.set_tags({"failure": reason})
-            self._attempt("its end", lambda: mlflow.end_run(status))
-        if self._waiting:
-            self._lost.append(f"{len(self._waiting)} metrics")
+            # One that was gone on with has the one that was begun below it.
+            while mlflow.active_run() is not None:
+                self._attempt("its end", lambda: mlflow.end_run(status))
+        if self._waiting or self._forgotten:
+            self._lost.append(f"{len(self._waiting) + self._forgotten} metrics")
         if self._lost:
             print(
                 f"tracking: not logged to run {self.id}: {'; '.join(self._lost)}.",
@@ -135,6 +147,7 @@ class Run:
                     )
                 self._retry_at = time.monotonic() + SECONDS_BEFORE_RETRY
                 # Without a bound a long run would fill the memory.
+                self._forgotten += max(0, len(self._waiting) - MOST_WAITING_METRICS)
                 del self._waiting[MOST_WAITING_METRICS:]
                 return
             del self._waiting[: len(batch)]
@@ -154,6 +167,9 @@ class UntrackedRun:
         self.id = f"untracked-{uuid.uuid4().hex[:12]}"
         self.experiment_id = ""
         self._is_silent = is_silent
+
+    def go_on(self, run_id: str) -> None:
+        self.id = run_id
 
     def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
         if not self._is_silent:
@@ -287,6 +303,7 @@ def fail(run_id: str, reason: str) -> None:
         return
     try:
         client = open_store()
+        # Another process of ours may have opened it, and ended it with a better reason.
         if client.get_run(run_id).info.status in ENDED:
             return
         client.set_tag(run_id, "failure", reason[:MOST_TAG_CHARS])

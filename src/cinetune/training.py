@@ -7,6 +7,8 @@ one of the best validation accuracy, on films that were not trained on.
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import (
+    EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -25,11 +28,13 @@ from transformers import (
     set_seed,
 )
 
+from cinetune import checkpoints, memory, planning, processes
 from cinetune.answers import LETTERS
+from cinetune.errors import InputError
 from cinetune.model import answer_logits, attach_lora
-from cinetune.packing import Encoder, Pack, collate, pieces, training_pack, weights
+from cinetune.packing import Encoder, Pack, collate, training_pack, weights
 from cinetune.params import TrainParams
-from cinetune.questions import CATEGORIES, ClipQuestions, Question
+from cinetune.questions import CATEGORIES, ClipQuestions
 from cinetune.scoring import Asked, reply
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 Report = Callable[[int, Mapping[str, float]], None]
 FramesOf = Callable[[str], np.ndarray]
 LOG_STEPS = 5
+STATE = "trainer_state.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class Packs(Dataset):
     """Training packs, made when asked for: one clip with up to `questions_per_pack` of its questions.
 
     Some of them, `in_words` a pack, are asked a second time without options and answered in words: a model that is
-    only ever taught letters soon has nothing else to say.
+    only ever taught letters soon has nothing else to say. A clip is split further where its pack would be longer
+    than `tokens_per_pack`.
     """
 
     def __init__(
@@ -65,29 +72,30 @@ class Packs(Dataset):
         frames_of: FramesOf,
         questions_per_pack: int,
         in_words: int = 0,
+        tokens_per_pack: int = sys.maxsize,
     ) -> None:
-        self.encoder, self.frames_of, self.in_words = encoder, frames_of, in_words
-        self.items: list[tuple[ClipQuestions, Sequence[Question]]] = [
-            (clip, piece) for clip in clips for piece in pieces(clip.questions, questions_per_pack)
-        ]
+        self.encoder, self.frames_of = encoder, frames_of
+        self.plan = planning.plan(clips, encoder, questions_per_pack, tokens_per_pack, in_words)
+        self.items = [(pack.clip, pack.questions) for pack in self.plan.packs]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Pack:
-        clip, questions = self.items[index]
-        # Others for the next clip, the same in every epoch: a pack is a function of its number.
-        chosen = np.random.default_rng(index).permutation(len(questions))[: self.in_words]
-        frames = self.frames_of(clip.clip_id)
-        return training_pack(self.encoder, clip, questions, frames, [questions[i] for i in chosen])
+        planned = self.plan.packs[index]
+        frames = self.frames_of(planned.clip.clip_id)
+        return training_pack(self.encoder, planned.clip, planned.questions, frames, planned.in_words)
 
 
 class PackTrainer(Trainer):
-    """A Trainer whose batch is one pack, whose loss is per question and whose evaluation is accuracy by letter."""
+    """A Trainer whose batch is one pack, whose loss is per question and whose evaluation is accuracy by letter.
 
-    def __init__(self, *, encoder: Encoder, validation: Packs, **options: Any) -> None:
+    Several processes share the packs of an optimiser step, and its gradient is that of one process with all of them.
+    """
+
+    def __init__(self, *, validation: Packs, meter: Meter, clips_per_step: int, **options: Any) -> None:
         super().__init__(**options)
-        self.encoder, self.validation = encoder, validation
+        self.validation, self.meter, self.clips_per_step = validation, meter, clips_per_step
 
     def compute_loss(
         self,
@@ -96,14 +104,57 @@ class PackTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Sum over this pack's questions, divided by the questions of the whole optimiser step."""
+        """Sum over this pack's questions, divided by the questions of the whole optimiser step.
+
+        Times the processes, for the mean of their gradients is taken.
+        """
         logits = answer_logits(model, inputs).float()
         losses = torch.nn.functional.cross_entropy(logits, inputs["targets"], reduction="none")
-        return (losses * inputs["weights"]).sum() / num_items_in_batch
+        return (losses * inputs["weights"]).sum() / num_items_in_batch * self.args.world_size
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        """Questions of one optimiser step: their slots' weights sum to one each."""
-        return torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
+        """Questions of one optimiser step over all processes: their slots' weights sum to one each."""
+        self._silence_repeats(batch_samples)
+        questions = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
+        tokens = sum(batch["input_ids"].numel() for batch in batch_samples)
+        counts = torch.stack([questions, torch.tensor(float(tokens), device=device)])
+        if self.args.world_size > 1:
+            torch.distributed.all_reduce(counts)
+        self.meter.add(counts)
+        return counts[0]
+
+    def _silence_repeats(self, batch_samples: list[dict[str, Any]]) -> None:
+        """Packs from an epoch's beginning fill its last step up where processes have too few: they weigh nothing."""
+        packs, step = len(self.train_dataset), self.state.global_step
+        before = step % math.ceil(packs / self.clips_per_step) * self.clips_per_step
+        in_step = min(self.clips_per_step, packs - before)
+        own = math.ceil((in_step - self.args.process_index) / self.args.world_size)
+        for batch in batch_samples[max(0, own) :]:
+            batch["weights"].zero_()
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """Comes before the optimiser's step, so the weights are still those of the step before."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not math.isfinite(norm):
+            raise InputError(
+                f"the loss is no number any more at step {self.state.global_step + 1}, with "
+                f"train.learning_rate={self.args.learning_rate}: lower it, or set model.dtype to float32 or bfloat16; "
+                f"the checkpoints in {self.args.output_dir!r} are whole."
+            )
+        return norm
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.world_size > 1:
+            # Each process writes the state of its own random numbers.
+            torch.distributed.barrier()
+        if self.is_world_process_zero():
+            best = self.state.best_model_checkpoint
+            own = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            checkpoints.complete(own, keep=[Path(best)] if best else [])
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs | (self.meter.read() if "loss" in logs else {}), start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Accuracy of the most probable letter on the validation packs, overall and by category."""
@@ -117,23 +168,53 @@ def letter_accuracy(model: torch.nn.Module, packs: Packs) -> dict[str, float]:
     """Share of questions whose most probable option letter is right: `accuracy` and `accuracy/<category>`."""
     was_training = model.training
     model.eval()
-    right: dict[str, list[bool]] = {"accuracy": []}
-    for clip, questions in packs.items:
+    found: list[tuple[str, bool]] = []
+    for clip, questions in packs.items[processes.rank() :: processes.count()]:
         asked = [Asked(question.text, question.choices) for question in questions]
         # No words are wanted, so none are generated.
         replies = reply(model, packs.encoder, clip.subtitles, packs.frames_of(clip.clip_id), asked, max_new_tokens=0)
         for question, answer in zip(questions, replies, strict=True):
-            is_right = answer.letter == LETTERS[question.answer]
-            right["accuracy"].append(is_right)
-            right.setdefault(f"accuracy/{CATEGORIES[question.category]}", []).append(is_right)
+            found.append((CATEGORIES[question.category], answer.letter == LETTERS[question.answer]))
     model.train(was_training)
+    right: dict[str, list[bool]] = {"accuracy": []}
+    for category, is_right in processes.gather(found):
+        right["accuracy"].append(is_right)
+        right.setdefault(f"accuracy/{category}", []).append(is_right)
     return {name: float(np.mean(hits)) for name, hits in right.items()}
+
+
+class Meter(TrainerCallback):
+    """Questions and tokens a second between two logs, over all processes; validating and saving do not count."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.counts = torch.zeros(2)
+        self._since = time.monotonic()
+
+    def add(self, counts: torch.Tensor) -> None:
+        """counts [2]: questions and tokens of one optimiser step."""
+        self.counts = self.counts.to(counts.device) + counts
+
+    def read(self) -> dict[str, float]:
+        questions, tokens = self.counts.tolist()
+        rates = {"questions_per_s": questions / self.seconds, "tokens_per_s": tokens / self.seconds}
+        self.seconds, self.counts = 0.0, torch.zeros(2)
+        return rates | {"peak_memory_gb": memory.peak_gb()}
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.seconds += time.monotonic() - self._since
+        self._since = time.monotonic()
+
+    def _pass_over(self, *args: Any, **kwargs: Any) -> None:
+        self._since = time.monotonic()
+
+    on_train_begin = on_evaluate = on_save = _pass_over
 
 
 class Reporter(TrainerCallback):
     """Passes the Trainer's figures on under the project's names."""
 
-    NAMES = ("loss", "learning_rate", "grad_norm")
+    NAMES = ("loss", "learning_rate", "grad_norm", "questions_per_s", "tokens_per_s", "peak_memory_gb")
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -165,30 +246,59 @@ def train(
     params: TrainParams,
     work: Path,
     report: Report,
+    checkpoint: Path | None = None,
 ) -> TrainingResult:
     """Fine-tune a LoRA on `train_clips`; checkpoints go to `work`, figures to `report` with their step.
 
-    frames_of: a clip id's uint8 [num_frames, size, size, 3].
+    frames_of: a clip id's uint8 [num_frames, size, size, 3]; checkpoint: of `work`, to go on from. Raises InputError
+    when a question does not fit, when the loss is no number any more and when memory runs out.
     """
     set_seed(params.seed)
     adapted = attach_lora(model, params)
-    packs = Packs(train_clips, encoder, frames_of, params.questions_per_pack, params.open_questions_per_pack)
-    validation = Packs(validation_clips, encoder, frames_of, params.questions_per_pack)
-    steps_per_epoch = math.ceil(len(packs) / params.clips_per_step)
-    # A training that ends before its first validation would have no best checkpoint.
-    all_steps = max(1, math.ceil(params.epochs * steps_per_epoch))
-    interval = min(max(1, steps_per_epoch // params.validations_per_epoch), all_steps)
+    in_words, tokens = params.open_questions_per_pack, params.tokens_per_pack
+    packs = Packs(train_clips, encoder, frames_of, params.questions_per_pack, in_words, tokens)
+    validation = Packs(validation_clips, encoder, frames_of, params.questions_per_pack, tokens_per_pack=tokens)
     weight = model.get_input_embeddings().weight
 
     def as_batch(items: Sequence[Pack]) -> dict[str, Any]:
         batch = collate(items, encoder.tokenizer.pad_token_id or 0, weight.dtype, "cpu")
         return {**batch, "weights": weights(items)}
 
+    meter = Meter()
+    trainer = PackTrainer(
+        model=adapted,
+        args=_arguments(params, len(packs), work, weight.device),
+        train_dataset=packs,
+        eval_dataset=validation,
+        data_collator=as_batch,
+        callbacks=[meter, Reporter(report), *_early_stopping(params)],
+        validation=validation,
+        meter=meter,
+        clips_per_step=params.clips_per_step,
+    )
+    with memory.explained(f"training on packs of up to {packs.plan.longest.tokens} tokens"):
+        _run(trainer, checkpoint)
+    state = trainer.state
+    return TrainingResult(
+        model=adapted.eval(),
+        best_step=state.best_global_step or state.global_step,
+        steps=state.global_step,
+        validation_accuracy=float(state.best_metric or 0.0),
+        dropped_subtitle_tokens=packs.plan.dropped_subtitle_tokens,
+    )
+
+
+def _arguments(params: TrainParams, num_packs: int, work: Path, device: torch.device) -> TrainingArguments:
+    schedule = planning.schedule(num_packs, params)
+    count = processes.count()
+    if params.clips_per_step % count:
+        raise InputError(f"train.clips_per_step={params.clips_per_step} must be a multiple of the {count} processes.")
     arguments = TrainingArguments(
         output_dir=str(work),
         num_train_epochs=params.epochs,
+        max_steps=schedule.steps if params.max_steps else -1,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=params.clips_per_step,
+        gradient_accumulation_steps=params.clips_per_step // count,
         learning_rate=params.learning_rate,
         warmup_steps=params.warmup_fraction,
         weight_decay=params.weight_decay,
@@ -196,35 +306,40 @@ def train(
         lr_scheduler_type="linear",
         eval_strategy="steps",
         save_strategy="steps",
-        eval_steps=interval,
-        save_steps=interval,
-        save_total_limit=1,
+        eval_steps=schedule.validation_interval,
+        save_steps=schedule.validation_interval,
         load_best_model_at_end=True,
         metric_for_best_model="eval_accuracy",
         greater_is_better=True,
         logging_steps=LOG_STEPS,
+        # A loss that is no number ends the training instead.
+        logging_nan_inf_filter=False,
         report_to="none",
         remove_unused_columns=False,
-        use_cpu=weight.device.type == "cpu",
+        use_cpu=device.type == "cpu",
         dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         seed=params.seed,
     )
-    trainer = PackTrainer(
-        model=adapted,
-        args=arguments,
-        train_dataset=packs,
-        eval_dataset=validation,
-        data_collator=as_batch,
-        callbacks=[Reporter(report)],
-        encoder=encoder,
-        validation=validation,
-    )
-    trainer.train()
-    state = trainer.state
-    return TrainingResult(
-        model=adapted.eval(),
-        best_step=state.best_global_step or state.global_step,
-        steps=state.global_step,
-        validation_accuracy=float(state.best_metric or 0.0),
-        dropped_subtitle_tokens=sum(encoder.prefix(clip.subtitles)[1] for clip in train_clips),
-    )
+    if arguments.n_gpu > 1:
+        # One process would spread each pack over all GPUs that it sees; several processes take one each.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _early_stopping(params: TrainParams) -> list[TrainerCallback]:
+    return [EarlyStoppingCallback(params.early_stopping_patience)] if params.early_stopping_patience else []
+
+
+def _run(trainer: PackTrainer, checkpoint: Path | None) -> None:
+    """Train, or go on training; the best weights are loaded at the end."""
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(checkpoint / STATE))
+        control = state.stateful_callbacks["TrainerControl"]["args"]
+        if control["should_training_stop"]:
+            # Killed behind its last step. The Trainer would take one more.
+            trainer.state = state
+            trainer._load_best_model()
+            return
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

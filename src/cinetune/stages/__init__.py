@@ -103,7 +103,11 @@ def _read_flags(words: Sequence[str], stage: str, kinds: Mapping[str, type]) -> 
             raise InputError(f"{stage}: {word!r} is not understood: write --<parameter> <value>.")
         if name not in kinds:
             raise InputError(f"{stage}: parameter {name!r} is not known: choose from {', '.join(kinds)}.")
-        if not has_value:
+        # A switch needs no value: `--dry-run`.
+        is_switch = kinds[name] is bool and (not rest or rest[0].startswith("--"))
+        if is_switch and not has_value:
+            value = "true"
+        elif not has_value:
             if not rest or (rest[0].startswith("--") and rest[0].removeprefix("--") in kinds):
                 raise InputError(f"{stage}: parameter {name!r} has no value: write --{name} <value>, or leave it out.")
             value = rest.pop(0)

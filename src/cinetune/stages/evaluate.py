@@ -165,7 +165,13 @@ def _predict(
         model.check_frame_size(base.config, params.frames.size)
         evaluation.reply_to_clips(
             model.load_adapter(base, subject.adapter) if subject.adapter else base,
-            model.encoder_for(base.config, tokenizer, params.frames.num_frames, params.prompt.max_subtitle_tokens),
+            model.encoder_for(
+                base.config,
+                tokenizer,
+                params.frames.num_frames,
+                params.prompt.max_subtitle_tokens,
+                params.prompt.truncate,
+            ),
             seen,
             lambda clip_id: store.read(clip_id).frames,
             names,
