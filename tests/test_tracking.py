@@ -180,6 +180,7 @@ def test_a_run_that_is_gone_on_with_takes_what_is_logged_and_both_end(store: mlf
         assert again.id == run.id
         assert [store.get_run(name).info.status for name in (begun, run.id)] == [status, status]
         assert store.get_run(begun).data.tags["resumed"] == run.id
+        assert ("failure" in store.get_run(run.id).data.tags) is (status == "FAILED")
     assert [metric.step for metric in store.get_metric_history(run.id, "loss")] == [1, 2, 2]
     assert mlflow.active_run() is None
 

@@ -58,8 +58,10 @@ class Run:
 
         self.set_tags({"resumed": run_id})
         with deferred_signals(), reaching(f"run {run_id} cannot be gone on with"):
-            mlflow.start_run(run_id=run_id, nested=True)
+            earlier = mlflow.start_run(run_id=run_id, nested=True)
             self.id = run_id
+            if "failure" in earlier.data.tags:
+                self._client.delete_tag(run_id, "failure")
 
     def log_params(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         """`{"train": {"epochs": 3}}` as `train.epochs`; keys that the run has already stay as they are."""
