@@ -16,7 +16,7 @@ from cinetune.packing import Encoder, training_pack
 from cinetune.params import Params
 from cinetune.planning import Plan, PlannedPack, plan, schedule
 from cinetune.prompts import VIDEO
-from conftest import Project, sentence
+from conftest import add_inputs, make_project, sentence
 from test_training import clip, clips, frames_of
 
 pytestmark = pytest.mark.training
@@ -165,9 +165,7 @@ def _allocate_too_much() -> None:
 
 
 @pytest.mark.slow
-def test_a_dry_run_tells_the_plan_with_and_without_the_base(bare_project: Project, tmp_path: Path) -> None:
-    from conftest import add_inputs, make_project
-
+def test_a_dry_run_tells_the_plan_with_and_without_the_base(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     add_inputs(project)
     recipe = tmp_path / "recipe.yaml"
