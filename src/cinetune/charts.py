@@ -102,7 +102,7 @@ def _draw_ours(axes: Axes, models: Mapping[str, Mapping[str, Any]], title: str) 
     titles = ["Average", *(name.replace(" and ", " and\n") for name in CATEGORY_TITLES.values())]
     axes.set_xticks(positions, [f"{name}\n(n = {count:,})" for name, count in zip(titles, counts, strict=True)])
     axes.tick_params(axis="x", length=0, labelsize=9)
-    axes.set_ylim(0, 109)
+    axes.set_ylim(0, 118)
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("percent correct")
     axes.set_title(title, loc="left", fontweight="bold", parse_math=False)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SECTIONS = ("data", "model", "prompt", "frames", "train")
 # How a training is run, which its result does not tell.
 HOW = ("processes", "resume", "dry_run")
-CODE = ("frames", "model", "packing", "planning", "prompts", "questions", "scoring", "training")
+CODE = ("attention", "frames", "model", "packing", "planning", "prompts", "questions", "scoring", "training")
 
 
 @dataclass(frozen=True)
