@@ -58,7 +58,7 @@ def test_disagreements_add_up_with_the_counts_of_the_test(pair):
         (lambda e: evaluated(e.name, e.predictions, split="train"), "split", "'train'"),
         (lambda e: evaluated(e.name, e.predictions.iloc[3:]), "questions", "3 questions"),
         (lambda e: evaluated(e.name, e.predictions, parsers="other"), "scorer", "parsers"),
-        (lambda e: evaluated(e.name, e.predictions.assign(lenient=None)), "scorer", "not one letter"),
+        (lambda e: evaluated(e.name, e.predictions.assign(raw="", lenient=None)), "scorer", "no reply"),
     ],
 )
 def test_what_is_not_alike_is_refused_unless_it_is_allowed_by_name(pair, change, kind, named):

@@ -74,11 +74,18 @@ def _differences(one: Evaluation, other: Evaluation, scorer: str) -> list[tuple[
             ("scorer", "their words were read by different versions of the parsers (score one anew with `evaluate -P "
              "model=<its predictions.parquet>`)")
         )  # fmt: skip
-    can_score = [scored(evaluation.predictions)[scorer].notna().any() for evaluation in (one, other)]
+    can_score = [_has_replies(evaluation, scorer) for evaluation in (one, other)]
     if can_score[0] != can_score[1]:
         without = (one, other)[can_score.index(False)].name
-        found.append(("scorer", f"{without!r} has not one letter under {scorer!r}"))
+        found.append(("scorer", f"{without!r} has no reply that {scorer!r} could judge"))
     return found
+
+
+def _has_replies(evaluation: Evaluation, scorer: str) -> bool:
+    """Probabilities for `logit`, words for the others; words that cannot be read are replies too, and wrong ones."""
+    if scorer == "logit":
+        return bool(scored(evaluation.predictions)[scorer].notna().any())
+    return bool(evaluation.predictions["raw"].fillna("").str.strip().ne("").any())
 
 
 def disagreements(a: Evaluation, b: Evaluation, scorer: str) -> pd.DataFrame:
