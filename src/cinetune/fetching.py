@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cinetune import children
 from cinetune.children import leave_with, read_message, write_message
 from cinetune.errors import InputError
 from cinetune.links import Link
 
-START_TIMEOUT_S = 60.0
 MOST_REASON_CHARS = 200
 # The smaller side of the picture; larger only where nothing smaller is offered.
 HEIGHT = 360
@@ -235,21 +235,8 @@ class Fetcher:
         self._discard()
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         kept |= {name: value for name, value in os.environ.items() if name.lower() in PROXIES}
-        package_root = str(Path(__file__).resolve().parents[1])
-        kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-        self._process = process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cinetune.fetching", json.dumps(asdict(self._limits)), str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=kept,
-        )
-        timer = threading.Timer(START_TIMEOUT_S, process.kill)
-        timer.start()
-        try:
-            is_ready = read_message(process.stdout) is not None
-        finally:
-            timer.cancel()
-        if not is_ready and not self._is_closed:
+        self._process = process = children.start("cinetune.fetching", asdict(self._limits), kept)
+        if not children.is_ready(process) and not self._is_closed:
             self._discard()
             raise InputError("yt-dlp did not start: install the project's environment again.")
         return process
@@ -257,11 +244,7 @@ class Fetcher:
     def _discard(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-            with suppress(BrokenPipeError):
-                process.stdin.close()
+            children.end(process)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from cinetune import children
 from cinetune.children import leave_with, read_message, write_message
 from cinetune.errors import InputError
 from cinetune.frames import ClipError, ClipFrames, FrameSettings, choose_times, fit
@@ -55,7 +56,6 @@ MOST_FRAMES_PER_SECOND = 120
 # Of which only a part is looked at.
 LONGEST_FILM_S = 6 * 3600.0
 CUT_DETECTION_PIXELS = 160
-START_TIMEOUT_S = 60.0
 # In these a packet may hold no shown frame, so a packet's timestamp does not promise one.
 # In these a frame may be one that no other needs, and their decoders leave such frames out on request.
 CODECS_WITH_IDLE_FRAMES = {"h264", "hevc"}
@@ -667,13 +667,7 @@ class Decoder:
             return self._process
         self._discard()
         self._process = process = _start_child(self._limits)
-        timer = threading.Timer(START_TIMEOUT_S, process.kill)
-        timer.start()
-        try:
-            ready = read_message(process.stdout)
-        finally:
-            timer.cancel()
-        if ready is None:
+        if not children.is_ready(process):
             self._discard()
             limit = self._limits.memory_mb
             raise InputError(f"the decoding process did not start with frames.memory_mb={limit}: raise it.")
@@ -682,28 +676,16 @@ class Decoder:
     def _discard(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-            # Closing flushes, and nobody reads any more.
-            with suppress(BrokenPipeError):
-                process.stdin.close()
+            children.end(process)
 
 
 def _start_child(limits: Limits) -> subprocess.Popen[bytes]:
     """The child gets the few variables that it needs: what decodes strangers' files sees no secrets."""
     kept = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    package_root = str(Path(__file__).resolve().parents[1])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     # Threads and their memory arenas would use up the limit on address space.
     environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "cinetune.video", json.dumps(asdict(limits)), str(os.getpid())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
+    return children.start("cinetune.video", asdict(limits), environment)
 
 
 def _send_source(
