@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -41,22 +42,23 @@ def dvc_hash(path: str | Path) -> str | None:
 
 def stage_outputs(lock: Path = Path("dvc.lock")) -> dict[str, str]:
     """Of each stage that DVC has run, the hashes of its outputs as one text."""
-    if not lock.is_file():
-        return {}
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
     return {
         name: " ".join(f"{output['path']}:{output['md5']}" for output in stage.get("outs", []))
-        for name, stage in stages.items()
+        for name, stage in _locked_stages(lock).items()
     }
 
 
 def locked_paths(lock: Path = Path("dvc.lock")) -> dict[str, str]:
     """Hashes by path of all that DVC's stages have read and made."""
+    stages = _locked_stages(lock).values()
+    entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage.get(kind, [])]
+    return {entry["path"]: entry["md5"] for entry in entries}
+
+
+def _locked_stages(lock: Path) -> dict[str, Any]:
     if not lock.is_file():
         return {}
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
-    entries = [entry for stage in stages.values() for kind in ("deps", "outs") for entry in stage.get(kind, [])]
-    return {entry["path"]: entry["md5"] for entry in entries}
+    return (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
 
 
 def folder_digest(folder: Path) -> str:
