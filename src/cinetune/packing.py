@@ -168,8 +168,12 @@ def tree_mask(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     earlier = torch.ones(size, size, dtype=torch.bool, device=segments.device).tril()
     query, key = segments[:, :, None], segments[:, None, :]
     allowed = earlier & ((key == PREFIX) | (key == query))
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=segments.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]
+    return additive_mask(allowed, dtype)[:, None]
+
+
+def additive_mask(allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where `allowed`, else the lowest number; masks of another kind give other numbers in some attentions."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
 def stack(packs: Sequence[Pack], pad_token_id: int, multiple_of: int = 1) -> dict[str, torch.Tensor]:

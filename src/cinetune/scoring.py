@@ -16,7 +16,7 @@ import torch
 from transformers import DynamicCache
 
 from cinetune.answers import LETTERS
-from cinetune.packing import PREFIX, Encoder, collate, pack
+from cinetune.packing import PREFIX, Encoder, additive_mask, collate, pack
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,7 @@ def _suffix_mask(segments: torch.Tensor, start: int, dtype: torch.dtype) -> torc
     """Additive mask [1, 1, T - start, T]: a question's token sees the clip and what its question said before it."""
     query, place = segments[start:, None], torch.arange(len(segments), device=segments.device)
     allowed = (place <= place[start:, None]) & ((segments == PREFIX) | (segments == query))
-    mask = torch.zeros(allowed.shape, dtype=dtype, device=segments.device)
-    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
+    return additive_mask(allowed, dtype)[None, None]
 
 
 def _continue(
@@ -175,15 +174,12 @@ def _continue(
         running = [owner for owner, _ in going_on]
         owners = torch.tensor(running, device=segments.device)
         segments = torch.cat([segments, owners + 1])
-        # A question's own tokens all lie before its new one, so ownership alone decides what it sees. The
-        # mask must be an additive one of floats: other kinds give other numbers without a word.
-        hidden = (segments != PREFIX) & (segments != owners[:, None] + 1)
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=segments.device)
-        mask.masked_fill_(hidden, torch.finfo(dtype).min)
+        # A question's own tokens all lie before its new one, so ownership alone decides what it sees.
+        allowed = (segments == PREFIX) | (segments == owners[:, None] + 1)
         logits = model(
             input_ids=torch.tensor([[token for _, token in going_on]], device=segments.device),
             position_ids=(positions[owners] + 1 + step)[None],
-            attention_mask=mask[None, None],
+            attention_mask=additive_mask(allowed, dtype)[None, None],
             past_key_values=cache,
             use_cache=True,
         ).logits[0]
