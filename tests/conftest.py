@@ -7,9 +7,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,25 @@ def add_inputs(project: Project, changes: Mapping[str, Mapping[str, Any]] | None
     model = pretraining.make_model(params.pretrain, params.frames.size, tokenizer)
     pretraining.save(model, tokenizer, str(project.root / "base-model"))
     (project.root / "base-model" / "pretraining.json").write_text('{"open_accuracy": 0.0}\n')
+
+
+@contextmanager
+def recording(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[int, list[str]]]:
+    """A server on loopback that answers every GET so: its port, and the paths that were asked for."""
+    hits: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            hits.append(self.path)
+            answer(self)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1], hits
+        server.shutdown()
 
 
 @pytest.fixture(scope="session")

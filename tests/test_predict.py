@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image
 from cinetune import contact_sheet, params, remote, sources, subtitles, video
 from cinetune.frames import ClipFrames, FrameSettings
 from cinetune.stages import predict
-from conftest import sentence
+from conftest import recording, sentence
 
 pytestmark = pytest.mark.serving
 
@@ -182,33 +181,24 @@ def test_a_question_about_a_film_leaves_answer_and_sheet(
 
 @pytest.fixture
 def site() -> Iterator[tuple[int, list[str]]]:
-    hits: list[str] = []
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        if request.path.startswith("/to/"):
+            request.send_response(302)
+            request.send_header("Location", request.path.removeprefix("/to/"))
+            request.end_headers()
+        elif request.path == "/slow":
+            request.send_response(200)
+            request.end_headers()
+            for _ in range(50):
+                request.wfile.write(b"x")
+                time.sleep(0.1)
+        else:
+            request.send_response(200 if request.path != "/gone" else 404)
+            request.end_headers()
+            request.wfile.write(b"x" * (int(request.path[1:]) if request.path[1:].isdigit() else 3))
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            hits.append(self.path)
-            if self.path.startswith("/to/"):
-                self.send_response(302)
-                self.send_header("Location", self.path.removeprefix("/to/"))
-                self.end_headers()
-            elif self.path == "/slow":
-                self.send_response(200)
-                self.end_headers()
-                for _ in range(50):
-                    self.wfile.write(b"x")
-                    time.sleep(0.1)
-            else:
-                self.send_response(200 if self.path != "/gone" else 404)
-                self.end_headers()
-                self.wfile.write(b"x" * (int(self.path[1:]) if self.path[1:].isdigit() else 3))
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1], hits
-        server.shutdown()
+    with recording(answer) as found:
+        yield found
 
 
 def test_a_link_is_followed_on_allowed_hosts_alone(site: tuple[int, list[str]]) -> None:

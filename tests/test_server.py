@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from typing import Any
 import pytest
 
 from cinetune.stages import serve
+from conftest import recording
 
 pytestmark = [pytest.mark.serving, pytest.mark.slow]
 
@@ -237,20 +237,8 @@ def test_what_has_no_content_type_or_another_method_or_place_is_refused(guarded:
 @pytest.fixture
 def listener() -> Iterator[tuple[int, list[str]]]:
     """A server that records who comes."""
-    hits: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            hits.append(self.path)
-            self.send_error(404)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1], hits
-        server.shutdown()
+    with recording(lambda request: request.send_error(404)) as found:
+        yield found
 
 
 def test_bad_videos_are_row_errors_and_open_nothing_else(
