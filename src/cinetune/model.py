@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from transformers import (
 from cinetune.attention import IMPLEMENTATION
 from cinetune.errors import InputError
 from cinetune.packing import Encoder
-from cinetune.params import ModelParams, TrainParams
+from cinetune.params import ModelParams, Params, TrainParams
 
 if TYPE_CHECKING:
     # Importing PEFT takes four seconds, which those who need only the base should not wait for.
@@ -93,6 +92,12 @@ def encoder_for(
     # Every patch of every frame, and each frame's class token.
     num_video_tokens = num_frames * ((vision.image_size // vision.patch_size) ** 2 + 1)
     return Encoder(tokenizer, config.video_token_id, num_video_tokens, max_subtitle_tokens, truncate)
+
+
+def encoder_of(params: Params, config: VideoLlavaConfig, tokenizer: Any) -> Encoder:
+    """`encoder_for` with the numbers of a whole params file."""
+    prompt = params.prompt
+    return encoder_for(config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate)
 
 
 def check_frame_size(config: VideoLlavaConfig, size: int) -> None:
@@ -168,8 +173,8 @@ def save_adapter(adapted: PeftModel, folder: str | Path) -> None:
 
 
 def default_device() -> str:
-    """The GPU of this process where torchrun started several, else the first, else the CPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    """Of a process that is alone; `processes.device` is for one of several."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _is_lora(name: str) -> bool:

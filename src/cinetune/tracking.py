@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinetune import provenance
+from cinetune import processes, provenance
 from cinetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class UntrackedRun:
 
 
 def is_untracked() -> bool:
-    return os.environ.get("CINETUNE_UNTRACKED", "") not in ("", "0") or os.environ.get("RANK", "0") != "0"
+    return os.environ.get("CINETUNE_UNTRACKED", "") not in ("", "0") or not processes.is_first()
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def start(
     Raises InputError when the store cannot be reached at the start.
     """
     if is_untracked():
-        yield UntrackedRun(is_silent=os.environ.get("RANK", "0") != "0")
+        yield UntrackedRun(is_silent=not processes.is_first())
         return
     run = None
     try:

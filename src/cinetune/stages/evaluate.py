@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinetune import provenance, stages, tracking
+from cinetune import processes, provenance, stages, tracking
 from cinetune.errors import InputError
 from cinetune.params import Params
 
@@ -155,23 +154,17 @@ def _predict(
     from cinetune import evaluation, model
     from cinetune.journal import Journal
 
-    share = evaluation.Share(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    share = evaluation.Share(processes.rank(), processes.count())
     folder = stages.CHECKPOINTS / f"evaluate-{_identity(subject, params, names)}"
     with Journal(folder, share.rank) as journal, evaluation.together(share):
         before = journal.take_over(tracked.id) if isinstance(tracked, tracking.Run) else None
         if before:
             tracking.fail(before, f"it was killed; run {tracked.id} goes on where it was")
-        base, tokenizer = model.load_base(params.model, model.default_device())
+        base, tokenizer = model.load_base(params.model, processes.device())
         model.check_frame_size(base.config, params.frames.size)
         evaluation.reply_to_clips(
             model.load_adapter(base, subject.adapter) if subject.adapter else base,
-            model.encoder_for(
-                base.config,
-                tokenizer,
-                params.frames.num_frames,
-                params.prompt.max_subtitle_tokens,
-                params.prompt.truncate,
-            ),
+            model.encoder_of(params, base.config, tokenizer),
             seen,
             lambda clip_id: store.read(clip_id).frames,
             names,

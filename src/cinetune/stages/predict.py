@@ -96,12 +96,9 @@ def _adapter_service(folder: Path, params: Params) -> Service:
 
     base, tokenizer = model.load_base(params.model, model.default_device())
     model.check_frame_size(base.config, params.frames.size)
-    prompt = params.prompt
     return Service(
         model.load_adapter(base, folder),
-        model.encoder_for(
-            base.config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate
-        ),
+        model.encoder_of(params, base.config, tokenizer),
         params.frames,
         Path(params.data.root) / "clips",
         params.serve,

@@ -20,10 +20,7 @@ from cinetune import checkpoints, processes, provenance, stages, tracking
 from cinetune.params import Params
 
 if TYPE_CHECKING:
-    from transformers import VideoLlavaConfig
-
     from cinetune.frame_store import FrameStore
-    from cinetune.packing import Encoder
     from cinetune.questions import ClipQuestions
     from cinetune.training import TrainingResult
 
@@ -131,7 +128,7 @@ def _train(params: Params, inputs: Inputs, work: Path, tracked: tracking.Run | t
     with memory.explained(f"loading base model {params.model.base!r}"):
         base, tokenizer = model.load_base(params.model, processes.device())
     model.check_frame_size(base.config, params.frames.size)
-    encoder = _encoder(params, base.config, tokenizer)
+    encoder = model.encoder_of(params, base.config, tokenizer)
 
     def report(step: int, metrics: Mapping[str, float]) -> None:
         tracked.log_metrics(metrics, step)
@@ -144,13 +141,6 @@ def _train(params: Params, inputs: Inputs, work: Path, tracked: tracking.Run | t
         print(f"train: going on from {checkpoint}.", file=sys.stderr)
     clips = inputs.training_clips, inputs.validation_clips
     return training.train(base, encoder, *clips, frames_of, params.train, work, report, checkpoint)
-
-
-def _encoder(params: Params, config: VideoLlavaConfig, tokenizer: Any) -> Encoder:
-    from cinetune import model
-
-    prompt = params.prompt
-    return model.encoder_for(config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate)
 
 
 def _finish(
@@ -189,7 +179,7 @@ def _tell(params: Params) -> None:
     training_clips, validation_clips = questions.split_films(clips, params.train.validation_fraction, params.train.seed)
     model.check_base(params.model.base)
     config, tokenizer, is_own = estimates.base_shape(params.model)
-    encoder, train = _encoder(params, config, tokenizer), params.train
+    encoder, train = model.encoder_of(params, config, tokenizer), params.train
     limits = train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
     plan = planning.plan(training_clips, encoder, *limits)
     found = estimates.estimate(plan, estimates.size_of(config, train.lora_rank), params)
