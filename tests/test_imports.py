@@ -17,8 +17,8 @@ PURE = (
     "journal", "published", "page", "charts", "report", "sections", "drops", "comparison", "studies",
 )  # fmt: skip
 CORE = (
-    "attention", "frames", "frame_store", "packing", "model", "training", "scoring", "evaluation", "pretraining",
-    "planning", "estimates",
+    "attention", "frames", "frame_store", "layers", "packing", "model", "training", "scoring", "evaluation",
+    "pretraining", "planning", "estimates",
 )  # fmt: skip
 MAY_USE_MLFLOW = {"tracking", "registry", "serving", "service", "serving_model", "stages.serve"}
 

@@ -11,7 +11,7 @@ from cinetune import pretraining
 from cinetune.answers import LETTERS
 from cinetune.attention import IMPLEMENTATION, SHARED_PREFIX, question_layout
 from cinetune.model import answer_logits, attach_lora, encoder_for
-from cinetune.packing import collate, pack, pieces, training_pack, weights
+from cinetune.packing import collate, model_inputs, pack, pieces, stack, training_pack, weights
 from cinetune.questions import ClipQuestions, Question
 
 pytestmark = pytest.mark.training
@@ -51,12 +51,21 @@ def make_pack(encoder, frames, chosen, with_answers=True):
     return pack(encoder.prefix(SUBTITLES)[0], suffixes, answers, frames)
 
 
+def batch_of(model, item):
+    """The pack as the model's attention wants it: with its questions' layout, or with a dense mask."""
+    batch = collate([item], 0, torch.float32, "cpu")
+    if model.config.text_config._attn_implementation == SHARED_PREFIX:
+        return batch
+    del batch["questions"]
+    return batch | model_inputs(stack([item], 0), torch.float32, "cpu")
+
+
 def lora_gradients(model, packs):
     """Logits of all slots and the gradient of the loss summed over questions."""
     model.zero_grad()
     logits = []
     for item in packs:
-        batch = collate([item], 0, torch.float32, "cpu")
+        batch = batch_of(model, item)
         out = answer_logits(model, batch)
         losses = torch.nn.functional.cross_entropy(out, batch["targets"], reduction="none")
         (losses * weights([item])).sum().backward()
@@ -80,31 +89,32 @@ def test_separate_pass_equals_separate_causal_pass_without_any_mask(tiny, frames
     """The reference itself is the model's ordinary causal pass: no mask or positions of ours."""
     model, encoder = tiny
     item = make_pack(encoder, frames, (1,))
-    batch = collate([item], 0, torch.float32, "cpu")
+    batch = batch_of(model, item)
     plain = model(input_ids=batch["input_ids"], pixel_values_videos=batch["pixel_values_videos"]).logits[0]
     assert (plain[batch["slots"]] - answer_logits(model, batch)).abs().max() < 1e-5
 
 
 def test_questions_are_laid_out_in_a_batch_of_their_own():
-    positions, places = question_layout([2, 3, 1], start=10)
+    positions, places, borders = question_layout([2, 3, 1], start=10)
     assert positions.tolist() == [[10, 11, 11], [12, 13, 14], [15, 15, 15]]
     assert places.tolist() == [0, 1, 3, 4, 5, 6]
+    assert borders.tolist() == [0, 10, 12, 15, 16]
 
 
-def test_shared_prefix_attention_computes_no_pair_of_questions(tiny, frames):
-    """Without the mask that hides siblings, only the kernel that never looks at them gives the same numbers."""
+def test_a_mask_for_one_that_uses_masks_is_refused_rather_than_ignored(tiny, frames):
     model, encoder = tiny
-    batch = collate([make_pack(encoder, frames, (0, 1, 2))], 0, torch.float32, "cpu")
-    right = answer_logits(model, batch)
-    blind = answer_logits(model, batch | {"attention_mask": torch.zeros_like(batch["attention_mask"])})
-    is_shared = model.config.text_config._attn_implementation == SHARED_PREFIX
-    assert torch.equal(right, blind) == is_shared
+    batch = collate([make_pack(encoder, frames, (0, 1))], 0, torch.float32, "cpu")
+    if model.config.text_config._attn_implementation == SHARED_PREFIX:
+        assert answer_logits(model, batch).isfinite().all()
+    else:
+        with pytest.raises(RuntimeError):
+            answer_logits(model, batch)
 
 
 def test_a_question_does_not_see_its_siblings(tiny, frames):
     model, encoder = tiny
-    first = answer_logits(model, collate([make_pack(encoder, frames, (0, 1), False)], 0, torch.float32, "cpu"))
-    other = answer_logits(model, collate([make_pack(encoder, frames, (0, 2), False)], 0, torch.float32, "cpu"))
+    first = answer_logits(model, batch_of(model, make_pack(encoder, frames, (0, 1), False)))
+    other = answer_logits(model, batch_of(model, make_pack(encoder, frames, (0, 2), False)))
     assert (first[0] - other[0]).abs().max() < 1e-5
     assert (first[1] - other[1]).abs().max() > 1e-3
 
@@ -113,7 +123,7 @@ def test_padded_batch_equals_packs_passed_singly(tiny, frames):
     model, encoder = tiny
     packs = [make_pack(encoder, frames, (0,)), make_pack(encoder, frames, (0, 1, 2))]
     together = answer_logits(model, collate(packs, 0, torch.float32, "cpu"))
-    singly = torch.cat([answer_logits(model, collate([item], 0, torch.float32, "cpu")) for item in packs])
+    singly = torch.cat([answer_logits(model, batch_of(model, item)) for item in packs])
     assert (together - singly).abs().max() < 1e-5
 
 

@@ -10,7 +10,6 @@ import torch
 from cinetune import params as params_module
 from cinetune import pretraining, scoring
 from cinetune.answers import LETTERS
-from cinetune.attention import IMPLEMENTATION
 from cinetune.model import attach_lora, encoder_for
 from cinetune.packing import collate, pack
 from cinetune.questions import CATEGORIES, ClipQuestions, Question
@@ -31,7 +30,6 @@ def make_tiny(seed, dtype=torch.float32):
     torch.manual_seed(seed)
     model = pretraining.make_model(params.pretrain, params.frames.size, tokenizer)
     model.requires_grad_(False)
-    model.set_attn_implementation(IMPLEMENTATION)
     # Small random weights say the same to everything: larger ones make attention choose.
     for name, weight in model.named_parameters():
         if "language_model" in name and weight.ndim == 2:

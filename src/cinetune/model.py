@@ -147,7 +147,8 @@ def load_adapter(model: VideoLlavaForConditionalGeneration, folder: str | Path) 
     try:
         with safe_open(weights, "pt") as file:
             saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        adapted = PeftModel.from_pretrained(model, str(folder))
+        # In the base's type, as training computes with it.
+        adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"adapter {str(folder)!r} does not fit the base model: {reason}") from None

@@ -19,7 +19,7 @@ import torch
 from cinetune import frames as frames_module
 from cinetune import prompts
 from cinetune.answers import LETTERS
-from cinetune.attention import question_layout
+from cinetune.attention import Layout, question_layout
 from cinetune.errors import InputError
 from cinetune.questions import ClipQuestions, Question
 
@@ -124,11 +124,11 @@ class Pack:
     def num_questions(self) -> int:
         return int(self.segments.max())
 
-    def layout(self, device: str | torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def layout(self, device: str | torch.device) -> Layout:
         """`attention.question_layout` of the pack's questions."""
         prefix, *lengths = np.bincount(self.segments).tolist()
-        positions, places = question_layout(lengths, prefix)
-        return positions.to(device), places.to(device)
+        positions, places, borders = question_layout(lengths, prefix)
+        return positions.to(device), places.to(device), borders.to(device)
 
 
 def pack(
@@ -205,14 +205,23 @@ def model_inputs(
 
 
 def collate(packs: Sequence[Pack], pad_token_id: int, dtype: torch.dtype, device: str | torch.device) -> dict[str, Any]:
-    """Packs as one padded batch of the model's inputs, their frames included; one pack's with its questions' layout."""
-    batch = model_inputs(stack(packs, pad_token_id), dtype, device)
-    if len(packs) == 1 and packs[0].num_questions:
-        batch["questions"] = packs[0].layout(device)
+    """Packs as one padded batch of the model's inputs, their frames included; one pack's has a layout for a mask."""
+    rows = stack(packs, pad_token_id)
+    if len(packs) == 1:
+        del rows["segments"]
+        batch: dict[str, Any] = {name: values.to(device, non_blocking=True) for name, values in rows.items()}
+        batch |= {"questions": packs[0].layout(device), "attention_mask": no_mask(device)}
+    else:
+        batch = model_inputs(rows, dtype, device)
     if packs[0].frames is not None:
         pixels = np.stack([frames_module.normalise(item.frames) for item in packs])
         batch["pixel_values_videos"] = torch.from_numpy(pixels).to(device=device, dtype=dtype)
     return batch
+
+
+def no_mask(device: str | torch.device) -> torch.Tensor:
+    """Goes with a layout: with none at all a mask would be made, and an attention that used this one would fail."""
+    return torch.zeros(1, 1, 0, 0, device=device)
 
 
 def training_pack(

@@ -98,6 +98,8 @@ class TrainParams:
     processes: int
     resume: bool
     dry_run: bool
+    compile: str
+    activation_checkpointing: str
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16", "float16"),
     "download.pin": ("true", "false"),
     "prompt.truncate": ("middle", "end"),
+    "train.compile": ("auto", "true", "false"),
     "frames.policy": ("shots", "uniform"),
     "frames.seek": ("exact", "keyframe"),
     "frames.engine": ("local", "ray"),

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from cinetune import prompts
+from cinetune.attention import IMPLEMENTATION
 from cinetune.frames import FrameSettings, choose_times, fit, normalise
 from cinetune.mini import ask, draw, lessons, story, talk
 from cinetune.model import answer_logits, check_frame_size, encoder_for, load_base
@@ -124,7 +125,9 @@ def make_model(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return VideoLlavaForConditionalGeneration(config)
+    model = VideoLlavaForConditionalGeneration(config)
+    model.set_attn_implementation(IMPLEMENTATION)
+    return model
 
 
 def clip_of(seed: int, number: int, clips_per_film: int) -> story.Clip:

@@ -16,7 +16,8 @@ import torch
 from transformers import DynamicCache
 
 from cinetune.answers import LETTERS
-from cinetune.packing import PREFIX, Encoder, additive_mask, collate, pack
+from cinetune.model import answer_logits
+from cinetune.packing import PREFIX, Encoder, additive_mask, collate, no_mask, pack
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def answer(
         model(
             input_ids=torch.from_numpy(questions.input_ids[start:])[None].to(weight.device),
             position_ids=positions[None, start:],
-            attention_mask=_suffix_mask(segments, start, weight.dtype),
+            attention_mask=no_mask(weight.device),
             questions=questions.layout(weight.device),
             past_key_values=reading.cache,
             use_cache=True,
@@ -108,12 +109,19 @@ def answer(
         .logits[0]
         .float()
     )
-    letters = torch.tensor(encoder.letters(), device=weight.device)
-    probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
     limits = [max_new_tokens] * len(asked) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     words = _continue(model, encoder, reading.cache, segments, positions[slots], logits, limits, is_wanted)
     # A negative number is how many are taken off the end; what is left is the clip.
     reading.cache.crop(start - reading.cache.get_seq_length())
+    return _replies(encoder, asked, logits, words)
+
+
+def _replies(
+    encoder: Encoder, asked: Sequence[Asked], logits: torch.Tensor, words: Sequence[Sequence[int]]
+) -> list[Reply]:
+    """logits [Q, vocabulary]: behind each question's last token; words: ids of each answer."""
+    letters = torch.tensor(encoder.letters(), device=logits.device)
+    probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
     return [
         Reply(encoder.decode(ids), None if item.choices is None else tuple(shares))
         for item, ids, shares in zip(asked, words, probabilities, strict=True)
@@ -134,14 +142,21 @@ def reply(
     """
     if not asked:
         return []
+    if not max_new_tokens:
+        return _letters_alone(model, encoder, subtitles, frames, asked)
     return answer(model, encoder, read(model, encoder, subtitles, frames), asked, max_new_tokens)
 
 
-def _suffix_mask(segments: torch.Tensor, start: int, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask [1, 1, T - start, T]: a question's token sees the clip and what its question said before it."""
-    query, place = segments[start:, None], torch.arange(len(segments), device=segments.device)
-    allowed = (place <= place[start:, None]) & ((segments == PREFIX) | (segments == query))
-    return additive_mask(allowed, dtype)[None, None]
+@torch.inference_mode()
+def _letters_alone(
+    model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray, asked: Sequence[Asked]
+) -> list[Reply]:
+    """Where no words are wanted nothing need be kept: clip and questions are read at once."""
+    suffixes = [encoder.suffix(item.question, item.choices) for item in asked]
+    weight = model.get_input_embeddings().weight
+    questions = pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
+    batch = collate([questions], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)
+    return _replies(encoder, asked, answer_logits(model, batch).float(), [[] for _ in asked])
 
 
 def _continue(

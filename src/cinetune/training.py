@@ -28,7 +28,7 @@ from transformers import (
     set_seed,
 )
 
-from cinetune import checkpoints, memory, planning, processes
+from cinetune import checkpoints, layers, memory, planning, processes
 from cinetune.answers import LETTERS
 from cinetune.errors import InputError
 from cinetune.model import answer_logits, attach_lora
@@ -267,7 +267,7 @@ def train(
     meter = Meter()
     trainer = PackTrainer(
         model=adapted,
-        args=_arguments(params, len(packs), work, weight.device),
+        args=_arguments(params, len(packs), work, weight),
         train_dataset=packs,
         eval_dataset=validation,
         data_collator=as_batch,
@@ -276,7 +276,8 @@ def train(
         meter=meter,
         clips_per_step=params.clips_per_step,
     )
-    with memory.explained(f"training on packs of up to {packs.plan.longest.tokens} tokens"):
+    longest = packs.plan.longest.tokens
+    with memory.explained(f"training on packs of up to {longest} tokens"), layers.prepared(adapted, params, longest):
         _run(trainer, checkpoint)
     state = trainer.state
     return TrainingResult(
@@ -288,7 +289,7 @@ def train(
     )
 
 
-def _arguments(params: TrainParams, num_packs: int, work: Path, device: torch.device) -> TrainingArguments:
+def _arguments(params: TrainParams, num_packs: int, work: Path, weight: torch.Tensor) -> TrainingArguments:
     schedule = planning.schedule(num_packs, params)
     count = processes.count()
     if params.clips_per_step % count:
@@ -316,7 +317,10 @@ def _arguments(params: TrainParams, num_packs: int, work: Path, device: torch.de
         logging_nan_inf_filter=False,
         report_to="none",
         remove_unused_columns=False,
-        use_cpu=device.type == "cpu",
+        use_cpu=weight.device.type == "cpu",
+        # The adapter's own weights are float32; their products are computed in the base's type.
+        bf16=weight.dtype == torch.bfloat16,
+        fp16=weight.dtype == torch.float16 and weight.device.type == "cuda",
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
