@@ -1,14 +1,15 @@
 """Questions per second in training and scoring: the usual recipe, ours without sharing, and ours; in one process.
 
     python benchmarks/throughput.py --tiny     # the tiny model on the CPU, under a minute
-    python benchmarks/throughput.py            # 7B with random weights, on one GPU
+    python benchmarks/throughput.py            # 7B with random weights, on one GPU of 80 GB
 
 usual     each question with its own copy of the clip, batch 1, loss on every token, activation checkpointing;
           scored by generating one token (on a GPU: NF4, as the notebooks for this model do)
 separate  our loss and settings, each question with its own copy of the clip
 packed    ours: the clip once, all its questions behind it
+24 GB     ours with NF4 and as much activation checkpointing as such a card needs; 12 GB likewise (on a GPU alone)
 
-Needs torch, transformers and peft alone (with bitsandbytes for NF4). Speed does not depend on what weights say.
+Needs torch, transformers and peft alone, and bitsandbytes on a GPU. Speed does not depend on what weights say.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +36,8 @@ from transformers import VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from cinetune import estimates, layers, pretraining
 from cinetune import params as params_module
-from cinetune import pretraining
 from cinetune.attention import IMPLEMENTATION
 from cinetune.mini import ask, talk
 from cinetune.model import answer_logits, attach_lora, encoder_for
@@ -41,9 +46,9 @@ from cinetune.questions import ClipQuestions, Question
 from cinetune.scoring import Asked, reply
 
 PARAMS = params_module.load(Path(__file__).resolve().parents[1] / "params.yaml")
-# Lengths of the real thing in tokens: subtitles with instruction, and a question with its options.
-REAL_PREFIX_TOKENS, REAL_QUESTION_TOKENS = 620, 160
-WAYS = ("usual", "separate", "packed")
+TRAIN = dataclasses.replace(PARAMS.train, lora_dropout=0.0)
+# Lengths of the real thing in tokens: instruction with subtitles, and a question with its options.
+REAL_TEXT_TOKENS, REAL_QUESTION_TOKENS = 620, 160
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,16 @@ class Bench:
     clip: ClipQuestions
     frames: np.ndarray
     device: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Questions per second, and the most memory that was held in GB (0 on a CPU)."""
+
+    train: float
+    score: float
+    train_gb: float
+    score_gb: float
 
 
 def make_bench(is_tiny: bool, count: int) -> Bench:
@@ -69,12 +84,12 @@ def make_bench(is_tiny: bool, count: int) -> Bench:
             torch.set_default_dtype(torch.bfloat16)
             model = VideoLlavaForConditionalGeneration(config)
             torch.set_default_dtype(torch.float32)
-    model.set_attn_implementation(IMPLEMENTATION)
+        model.set_attn_implementation(IMPLEMENTATION)
     model.requires_grad_(False)
     encoder = encoder_for(model.config, tokenizer, PARAMS.frames.num_frames, max_subtitle_tokens=4096)
     size = model.config.vision_config.image_size
     frames = np.random.default_rng(0).integers(0, 256, (PARAMS.frames.num_frames, size, size, 3), dtype=np.uint8)
-    return Bench(model, encoder, make_clip(encoder, count, is_tiny), frames, device)
+    return Bench(model.eval(), encoder, make_clip(encoder, count, is_tiny), frames, device)
 
 
 def make_clip(encoder: Encoder, count: int, is_tiny: bool) -> ClipQuestions:
@@ -87,100 +102,180 @@ def make_clip(encoder: Encoder, count: int, is_tiny: bool) -> ClipQuestions:
     for number in range(count):
         item = pool[number % len(pool)]
         choices = item.choices(rng, 0)
-        spare = REAL_QUESTION_TOKENS - len(encoder.suffix(item.text, choices))
-        text = item.text if is_tiny else _lengthened(encoder, item.text, spare)
+        text = item.text
+        if not is_tiny:
+            text = lengthened(text, REAL_QUESTION_TOKENS, lambda text, given=choices: encoder.suffix(text, given))
         questions.append(Question(f"q-{number:03d}", text, choices, 0, "Temporal", "False", "1"))
     if not is_tiny:
-        text_tokens = len(encoder.prefix(subtitles)[0]) - encoder.num_video_tokens
-        subtitles = _lengthened(encoder, subtitles, REAL_PREFIX_TOKENS - text_tokens)
+        wanted = REAL_TEXT_TOKENS + encoder.num_video_tokens
+        subtitles = lengthened(subtitles, wanted, lambda text: encoder.prefix(text)[0])
     return ClipQuestions("clip", "Film (2000)", subtitles, tuple(questions))
 
 
-def _lengthened(encoder: Encoder, text: str, tokens: int) -> str:
-    filler = encoder.tokenizer(" ".join([text] * (tokens // 2 + 1)), add_special_tokens=False).input_ids
-    return f"{text} {encoder.tokenizer.decode(filler[:tokens])}"
+def lengthened(text: str, tokens: int, encode: Callable[[str], Sequence[int]]) -> str:
+    """The text and words of it again, as many as it takes."""
+    words = cycle(text.replace("<subtitle>", " ").split())
+    while len(encode(text)) < tokens:
+        text += f" {next(words)}"
+    return text
 
 
-def seconds(run: Callable[[], object], device: str, repeats: int) -> float:
-    """Median seconds of a run, after one that is not counted."""
+def measured(run: Callable[[], object], device: str, repeats: int) -> tuple[float, float]:
+    """Median seconds of a run after two that are not counted, and the most memory held in GB."""
     taken = []
-    for _ in range(repeats + 1):
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(repeats + 2):
         started = time.perf_counter()
         run()
         if device == "cuda":
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - started)
-    return statistics.median(taken[1:])
+    return statistics.median(taken[2:]), torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
 
 
-def train_step(bench: Bench, model: torch.nn.Module, groups: Sequence[Sequence[Question]], every_token: bool) -> None:
-    """One optimiser step's gradients over the groups, each of which is one sequence."""
+def make_batches(bench: Bench, groups: Sequence[Sequence[Question]]) -> list[dict[str, Any]]:
+    """Each group as one sequence; made beforehand, as the Trainer's workers do."""
+    packs = [training_pack(bench.encoder, bench.clip, questions, bench.frames) for questions in groups]
     dtype = bench.model.get_input_embeddings().weight.dtype
-    for questions in groups:
-        item = training_pack(bench.encoder, bench.clip, questions, bench.frames)
-        batch = collate([item], 0, dtype, bench.device)
-        if every_token:
-            inputs = {name: batch[name] for name in ("input_ids", "pixel_values_videos")}
-            loss = model(**inputs, labels=batch["input_ids"], use_cache=False).loss
-        else:
-            losses = torch.nn.functional.cross_entropy(
-                answer_logits(model, batch).float(), batch["targets"], reduction="none"
-            )
-            loss = (losses * weights([item]).to(bench.device)).sum()
+    return [{**collate([item], 0, dtype, bench.device), "weights": weights([item]).to(bench.device)} for item in packs]
+
+
+def train_step(
+    model: torch.nn.Module, batches: Sequence[dict[str, Any]], device: str, every_token: bool, is_mixed: bool
+) -> None:
+    """One optimiser step's gradients over the batches."""
+    for batch in batches:
+        with torch.autocast(device, torch.bfloat16, enabled=is_mixed):
+            if every_token:
+                inputs = {name: batch[name] for name in ("input_ids", "pixel_values_videos")}
+                loss = model(**inputs, labels=batch["input_ids"], use_cache=False).loss
+            else:
+                logits = answer_logits(model, batch).float()
+                losses = torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
+                loss = (losses * batch["weights"]).sum()
         loss.backward()
     model.zero_grad(set_to_none=True)
 
 
-def time_training(bench: Bench, way: str, repeats: int) -> float:
-    """Questions per second."""
-    model = attach_lora(bench.model, dataclasses.replace(PARAMS.train, lora_dropout=0.0))
+def time_training(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
+    model = attach_lora(bench.model, TRAIN)
     model.train()
     is_usual = way == "usual"
+    groups = [[question] for question in bench.clip.questions[:4]]
+    if way not in ("usual", "separate"):
+        groups = [list(bench.clip.questions)]
+    batches = make_batches(bench, groups)
+
+    def timed(is_mixed: bool) -> tuple[float, float]:
+        step = partial(train_step, model, batches, bench.device, is_usual, is_mixed)
+        return measured(step, bench.device, repeats)
+
+    on_gpu = bench.device == "cuda"
     if is_usual:
-        model.activation_checkpointing_enable()
+        layers.prepare(bench.model, False, len(layers.of(bench.model)))
         model.enable_input_require_grads()
-    questions = bench.clip.questions
-    groups = [questions] if way == "packed" else [[question] for question in questions[:4]]
-    taken = seconds(lambda: train_step(bench, model, groups, is_usual), bench.device, repeats)
-    if is_usual:
-        model.activation_checkpointing_disable()
+        # With the casts of mixed precision and without: the faster is the baseline.
+        taken, peak = min(timed(False), timed(on_gpu))
+        layers.restore(bench.model)
+    else:
+        with layers.prepared(bench.model, TRAIN, batches[0]["input_ids"].shape[1]):
+            taken, peak = timed(on_gpu)
     model.unload()
+    bench.model.eval()
     gc.collect()
-    return sum(map(len, groups)) / taken
+    return sum(map(len, groups)) / taken, peak
 
 
-def time_scoring(bench: Bench, way: str, repeats: int) -> float:
-    """Questions per second."""
-    model = bench.model.eval()
+def time_scoring(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
     asked = [Asked(question.text, question.choices) for question in bench.clip.questions]
-
-    def generate() -> None:
-        for item in asked[:4]:
-            ids = bench.encoder.prefix(bench.clip.subtitles)[0] + bench.encoder.suffix(item.question, item.choices)
-            pixels = collate(
-                [training_pack(bench.encoder, bench.clip, bench.clip.questions[:1], bench.frames)],
-                0,
-                model.get_input_embeddings().weight.dtype,
-                bench.device,
-            )["pixel_values_videos"]
-            tokens = torch.tensor([ids], device=bench.device)
-            model.generate(
-                input_ids=tokens,
-                attention_mask=torch.ones_like(tokens),
-                pixel_values_videos=pixels,
-                max_new_tokens=1,
-                do_sample=False,
-                pad_token_id=0,
-            )
-
-    def score(groups: Sequence[Sequence[Asked]]) -> None:
-        for group in groups:
-            reply(model, bench.encoder, bench.clip.subtitles, bench.frames, group, max_new_tokens=0)
-
     if way == "usual":
-        return 4 / seconds(generate, bench.device, repeats)
-    groups = [asked] if way == "packed" else [[item] for item in asked[:4]]
-    return sum(map(len, groups)) / seconds(lambda: score(groups), bench.device, repeats)
+        taken, peak = measured(lambda: generate(bench, asked[:4]), bench.device, repeats)
+        return 4 / taken, peak
+    groups = [[item] for item in asked[:4]] if way == "separate" else [asked]
+
+    def score() -> None:
+        for group in groups:
+            reply(bench.model, bench.encoder, bench.clip.subtitles, bench.frames, group, max_new_tokens=0)
+
+    layers.prepare(bench.model, bench.device == "cuda", 0)
+    taken, peak = measured(score, bench.device, repeats)
+    layers.restore(bench.model)
+    return sum(map(len, groups)) / taken, peak
+
+
+@torch.inference_mode()
+def generate(bench: Bench, asked: Sequence[Asked]) -> None:
+    """One token each, as `model.generate` does it."""
+    item = training_pack(bench.encoder, bench.clip, bench.clip.questions[:1], bench.frames)
+    dtype = bench.model.get_input_embeddings().weight.dtype
+    for one in asked:
+        pixels = collate([item], 0, dtype, bench.device)["pixel_values_videos"]
+        ids = bench.encoder.prefix(bench.clip.subtitles)[0] + bench.encoder.suffix(one.question, one.choices)
+        tokens = torch.tensor([ids], device=bench.device)
+        bench.model.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            pixel_values_videos=pixels,
+            max_new_tokens=1,
+            do_sample=False,
+            pad_token_id=0,
+        )
+
+
+def quantise(model: torch.nn.Module) -> None:
+    """The language model's layers to NF4 in place, as loading with quantisation leaves them."""
+    import bitsandbytes
+
+    for layer in layers.of(model):
+        for parent in (layer.self_attn, layer.mlp):
+            for name, plain in list(parent.named_children()):
+                if not isinstance(plain, torch.nn.Linear):
+                    continue
+                shape = plain.in_features, plain.out_features
+                made = bitsandbytes.nn.Linear4bit(*shape, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
+                packed = bitsandbytes.nn.Params4bit(plain.weight.cpu(), requires_grad=False, quant_type="nf4")
+                made.weight = packed
+                setattr(parent, name, made.to(plain.weight.device))
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+@contextmanager
+def card_of(gigabytes: int) -> Iterator[None]:
+    """No more of the GPU than a smaller card has."""
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(gigabytes * 1e9 / torch.cuda.mem_get_info()[1])
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def time_way(bench: Bench, way: str, repeats: int) -> Row:
+    train, score = time_training(bench, way, repeats), time_scoring(bench, way, repeats)
+    torch._dynamo.reset()
+    return Row(train[0], score[0], train[1], score[1])
+
+
+def time_all(bench: Bench, repeats: int) -> dict[str, Row]:
+    """Rows by way, the slowest first."""
+    rows = {way: time_way(bench, way, repeats) for way in ("separate", "packed")}
+    if bench.device == "cuda":
+        quantise(bench.model)
+        for size in (24, 12):
+            with card_of(size):
+                rows[f"{size} GB"] = time_way(bench, f"{size} GB", repeats)
+    return {"usual": time_way(bench, "usual", repeats)} | rows
+
+
+def ceiling(bench: Bench) -> tuple[float, float]:
+    """Questions per second of training and scoring if the frozen matrix products, as fast as they go, were all."""
+    size = estimates.size_of(bench.model.config, TRAIN.lora_rank)
+    tokens = len(training_pack(bench.encoder, bench.clip, bench.clip.questions, bench.frames))
+    dtype = "bfloat16" if bench.device == "cuda" else "float32"
+    seconds = 2 * size.quantisable * tokens / estimates.matrix_flops(bench.device, dtype)
+    return len(bench.clip.questions) / (2 * seconds), len(bench.clip.questions) / seconds
 
 
 def main() -> None:
@@ -192,25 +287,34 @@ def main() -> None:
     if not options.tiny and not torch.cuda.is_available():
         parser.error("the 7B model needs a GPU: add --tiny to time the tiny one on this machine.")
     bench = make_bench(options.tiny, options.questions or (16 if options.tiny else 32))
-    rows = {}
-    for way in WAYS:
-        rows[way] = {
-            "train": time_training(bench, way, options.repeats),
-            "score": time_scoring(bench, way, options.repeats),
-        }
+    best = ceiling(bench)
+    rows = time_all(bench, options.repeats)
+    tell(bench, rows, best, options.repeats)
+
+
+def tell(bench: Bench, rows: dict[str, Row], best: tuple[float, float], repeats: int) -> None:
     prefix, question = bench.encoder.prefix(bench.clip.subtitles)[0], bench.clip.questions[0]
     print(
         f"{len(bench.clip.questions)} questions of about {len(bench.encoder.suffix(question.text, question.choices))} "
-        f"tokens behind a prefix of {len(prefix)}; questions per second, median of {options.repeats}:\n"
+        f"tokens behind a prefix of {len(prefix)}; questions per second, median of {repeats}; `of best`: of what the "
+        f"matrix products alone would allow ({best[0]:.1f} and {best[1]:.1f}):\n"
     )
-    print(f"{'way':<10}{'train':>9}{'score':>9}")
+    names = ("train", "ratio", "of best", "GB", "score", "ratio", "of best", "GB")
+    print(f"{'way':<10}" + "".join(f"{name:>9}" for name in names))
+    usual = rows["usual"]
     for way, row in rows.items():
-        print(f"{way:<10}{row['train']:>9.2f}{row['score']:>9.2f}")
+        print(
+            f"{way:<10}{row.train:>9.2f}{row.train / usual.train:>9.1f}{row.train / best[0]:>9.1%}{row.train_gb:>9.1f}"
+            f"{row.score:>9.2f}{row.score / usual.score:>9.1f}{row.score / best[1]:>9.1%}{row.score_gb:>9.1f}"
+        )
     figures = {
-        "train_ratio": rows["packed"]["train"] / rows["usual"]["train"],
-        "score_ratio": rows["packed"]["score"] / rows["usual"]["score"],
-        "pack_ratio": rows["packed"]["train"] / rows["separate"]["train"],
-        "pack_score_ratio": rows["packed"]["score"] / rows["separate"]["score"],
+        "train_ratio": rows["packed"].train / usual.train,
+        "score_ratio": rows["packed"].score / usual.score,
+        "pack_ratio": rows["packed"].train / rows["separate"].train,
+        "pack_score_ratio": rows["packed"].score / rows["separate"].score,
+    }
+    figures |= {
+        f"train_ratio_{way.split()[0]}gb": row.train / usual.train for way, row in rows.items() if way.endswith("GB")
     }
     machine = torch.cuda.get_device_name() if bench.device == "cuda" else f"{platform.machine()} CPU"
     if bench.device == "cpu":

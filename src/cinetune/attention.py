@@ -69,6 +69,8 @@ def shared_prefix_attention(
     return _as_batch(query, key, value, questions, scale, dropout), None
 
 
+# torch.compile fails on its shapes, and it is little of what a compiled layer does.
+@torch.compiler.disable
 def _as_batch(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, questions: Layout, scale: float, dropout: float
 ) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cinetune import memory
 from cinetune.errors import InputError
@@ -23,6 +24,12 @@ def of(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The language model's layers, of a base or of one with an adapter."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return list(base.model.language_model.layers)
+
+
+def of_tower(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layers that look at a video's frames."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return [part for part in base.model.video_tower.modules() if isinstance(part, GradientCheckpointingLayer)]
 
 
 def kept_bytes(tokens: int, config: Any, width: int) -> int:
@@ -48,8 +55,8 @@ def prepared(model: torch.nn.Module, params: TrainParams, tokens: int) -> Iterat
 
 
 def prepare(model: torch.nn.Module, is_compiled: bool, num_recomputed: int) -> None:
-    """Compile each layer, once for all of them and for packs of all lengths; the first `num_recomputed` keep nothing
-    for the way back but their input."""
+    """Compile each layer, once for all of them and for packs of all lengths; the first `num_recomputed` of the language
+    model keep nothing for the way back but their input."""
     for number, layer in enumerate(of(model)):
         run = layer.forward
         if is_compiled:
@@ -57,10 +64,13 @@ def prepare(model: torch.nn.Module, is_compiled: bool, num_recomputed: int) -> N
         if number < num_recomputed:
             run = partial(checkpoint, run, use_reentrant=False)
         layer.forward = run
+    if is_compiled:
+        for layer in of_tower(model):
+            layer.forward = torch.compile(layer.forward, dynamic=False)
 
 
 def restore(model: torch.nn.Module) -> None:
-    for layer in of(model):
+    for layer in [*of(model), *of_tower(model)]:
         vars(layer).pop("forward", None)
 
 
@@ -95,12 +105,16 @@ def num_recomputed(model: torch.nn.Module, wanted: str, tokens: int) -> int:
     weight = model.get_input_embeddings().weight
     if weight.device.type != "cuda":
         return 0
-    config = model.config.text_config
-    one = kept_bytes(tokens, config, weight.element_size())
-    inputs = count * tokens * config.hidden_size * weight.element_size()
+    config, width = model.config.text_config, weight.element_size()
+    inputs = count * tokens * config.hidden_size * width
+    return count_to_recompute(count, kept_bytes(tokens, config, width), inputs, memory.free_bytes())
+
+
+def count_to_recompute(count: int, one: int, inputs: int, free: int) -> int:
+    """Layers of `count` that must keep nothing where each of the others keeps `one` of `free` bytes."""
     # The layer at work needs about two more of its kind.
-    fitting = (memory.free_bytes() - inputs - 2 * one) // one
-    return count - min(count, max(0, int(fitting)))
+    fitting = (free - inputs - 2 * one) // one
+    return count - min(count, max(0, fitting))
 
 
 def _as_count(wanted: str, count: int) -> int:

@@ -232,11 +232,11 @@ def training_pack(
     in_words: Sequence[Question] = (),
 ) -> Pack:
     """A clip with some of its questions and their letters as answers; those `in_words` are asked without options."""
-    suffixes = [encoder.suffix(question.text, question.choices) for question in questions]
-    suffixes += [encoder.suffix(question.text, None) for question in in_words]
-    answers = [encoder.answer(LETTERS[question.answer]) for question in questions]
-    answers += [encoder.answer(question.choices[question.answer]) for question in in_words]
-    return pack(encoder.prefix(clip.subtitles)[0], suffixes, answers, frames)
+    asked = [(question.text, question.choices) for question in questions]
+    asked += [(question.text, None) for question in in_words]
+    answers = [LETTERS[question.answer] for question in questions]
+    answers += [question.choices[question.answer] for question in in_words]
+    return pack(encoder.prefix(clip.subtitles)[0], encoder.suffixes(asked), encoder.answers(answers), frames)
 
 
 def weights(packs: Sequence[Pack]) -> torch.Tensor:

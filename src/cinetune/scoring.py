@@ -92,7 +92,8 @@ def answer(
         return []
     weight = model.get_input_embeddings().weight
     start = len(reading.ids)
-    questions = pack(reading.ids, [encoder.suffix(item.question, item.choices) for item in asked], None, None)
+    suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
+    questions = pack(reading.ids, suffixes, None, None)
     segments = torch.from_numpy(questions.segments).to(weight.device)
     positions = torch.from_numpy(questions.position_ids).to(weight.device)
     slots = torch.from_numpy(questions.slots).to(weight.device)
@@ -152,7 +153,7 @@ def _letters_alone(
     model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray, asked: Sequence[Asked]
 ) -> list[Reply]:
     """Where no words are wanted nothing need be kept: clip and questions are read at once."""
-    suffixes = [encoder.suffix(item.question, item.choices) for item in asked]
+    suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
     weight = model.get_input_embeddings().weight
     questions = pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
     batch = collate([questions], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 Report = Callable[[int, Mapping[str, float]], None]
 FramesOf = Callable[[str], np.ndarray]
 LOG_STEPS = 5
+PACK_WORKERS = 2
 STATE = "trainer_state.json"
 
 
@@ -321,7 +322,9 @@ def _arguments(params: TrainParams, num_packs: int, work: Path, weight: torch.Te
         # The adapter's own weights are float32; their products are computed in the base's type.
         bf16=weight.dtype == torch.bfloat16,
         fp16=weight.dtype == torch.float16 and weight.device.type == "cuda",
-        dataloader_pin_memory=False,
+        # Packs are made while the GPU works on those before.
+        dataloader_num_workers=0 if weight.device.type == "cpu" else PACK_WORKERS,
+        dataloader_pin_memory=weight.device.type != "cpu",
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,
         seed=params.seed,

@@ -1,0 +1,114 @@
+"""What only a GPU can show; needs torch, transformers and peft alone: `pytest -m gpu tests/test_gpu.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from cinetune import attention, layers, pretraining
+from cinetune import params as params_module
+from cinetune.model import answer_logits, attach_lora, encoder_for
+from cinetune.packing import Encoder, Pack, collate, pack
+from cinetune.scoring import Asked, answer, read, reply
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.training,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+# A product of two numbers in bfloat16 is right to about 2^-8.
+NEAR = 1e-2
+QUESTIONS = ("Who has the key?", "What is the weather like, and how does Ana feel about it?", "Where are they?")
+
+
+def difference(found: torch.Tensor, right: torch.Tensor) -> float:
+    return ((found.double() - right.double()).norm() / right.double().norm()).item()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "lengths", "heads", "key_heads", "width"),
+    [(70, [5, 33, 1], 4, 4, 32), (300, [160, 160, 77], 8, 2, 128), (40, [], 4, 4, 64)],
+)
+def test_flash_products_give_the_attention_of_separate_questions(
+    prefix: int, lengths: Sequence[int], heads: int, key_heads: int, width: int
+) -> None:
+    torch.manual_seed(0)
+    total = prefix + sum(lengths)
+    layout = tuple(part.cuda() for part in attention.question_layout(list(lengths), prefix))
+    shapes = [(1, count, total, width) for count in (heads, key_heads, key_heads)]
+    halves = [torch.randn(shape, device="cuda").bfloat16().requires_grad_() for shape in shapes]
+    doubles = [half.detach().double().requires_grad_() for half in halves]
+    found, _ = attention.shared_prefix_attention(torch.nn.Module(), *halves, None, questions=layout)
+    right, _ = attention.shared_prefix_attention(torch.nn.Module(), *doubles, None, questions=layout)
+    assert difference(found, right) < NEAR
+    wanted = torch.randn_like(right)
+    found.backward(wanted.bfloat16())
+    right.backward(wanted)
+    for half, double in zip(halves, doubles, strict=True):
+        assert difference(half.grad, double.grad) < NEAR
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return encoder_for(make("cpu", torch.float32).config, pretraining.make_tokenizer(1024, seed=3), 2, 512)
+
+
+def make(device: str, dtype: torch.dtype) -> torch.nn.Module:
+    params = params_module.load()
+    small = dataclasses.replace(params.pretrain, hidden_size=128, intermediate_size=192, layers=3, heads=2)
+    torch.manual_seed(0)
+    base = pretraining.make_model(small, params.frames.size, pretraining.make_tokenizer(1024, seed=3))
+    model = attach_lora(base.requires_grad_(False).to(dtype), params.train)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    return model.to(device)
+
+
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+
+
+def make_pack(encoder: Encoder, questions: Sequence[str]) -> Pack:
+    asked = [encoder.suffix(text, None) for text in questions]
+    return pack(encoder.prefix("Ana has the key.")[0], asked, [encoder.answer("Ana")] * len(asked), frames())
+
+
+def gradients(model: torch.nn.Module, item: Pack, device: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    model.train().zero_grad()
+    batch = collate([item], 0, dtype, device)
+    with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        loss = torch.nn.functional.cross_entropy(answer_logits(model, batch).float(), batch["targets"])
+    loss.backward()
+    return {name: weight.grad.cpu() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize(("is_compiled", "recomputed"), [(False, 0), (True, 0), (True, 2)])
+def test_a_pack_on_a_gpu_has_the_gradients_of_one_on_a_cpu(
+    encoder: Encoder, is_compiled: bool, recomputed: int
+) -> None:
+    model = make("cuda", torch.bfloat16)
+    layers.prepare(model, is_compiled, recomputed)
+    # Lengths differ from pack to pack, and the layers are compiled for all of them.
+    for questions in (QUESTIONS, QUESTIONS[:1], QUESTIONS[1:]):
+        item = make_pack(encoder, questions)
+        right = gradients(make("cpu", torch.float32), item, "cpu", torch.float32)
+        found = gradients(model, item, "cuda", torch.bfloat16)
+        assert found.keys() == right.keys()
+        flat = [torch.cat([given[name].flatten() for name in sorted(given)]) for given in (found, right)]
+        assert difference(*flat) < 5 * NEAR
+    layers.restore(model)
+
+
+@torch.no_grad()
+def test_questions_behind_a_kept_clip_have_the_probabilities_of_those_read_with_it(encoder: Encoder) -> None:
+    model = make("cuda", torch.bfloat16).to(torch.bfloat16).eval()
+    asked = [Asked(text, ("a", "b", "c", "d", "e")) for text in QUESTIONS]
+    kept = answer(model, encoder, read(model, encoder, "Ana has the key.", frames()), asked, max_new_tokens=1)
+    at_once = reply(model, encoder, "Ana has the key.", frames(), asked, max_new_tokens=0)
+    for one, other in zip(kept, at_once, strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=NEAR)
