@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinetune import checkpoints, processes, provenance, stages, tracking
+from cinetune import checkpoints, processes, provenance, pruning, stages, tracking
 from cinetune.params import Params
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Inputs:
 
 
 def run(params: Params, is_pipeline: bool = False) -> Path | None:
-    """The adapter's folder; None in other processes than the first."""
+    """The adapter's folder; None in other processes than the first, and for a trial of a sweep that was pruned."""
     with tracking.start("train", stages.tags_of(params, is_pipeline)) as tracked, ExitStack() as stack:
         stack.enter_context(processes.joined())
         inputs = work = None
@@ -54,7 +54,12 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
             stages.log_questions(tracked, params, "train", "train")
         work = processes.share(work)
         inputs = inputs or _read_inputs(params)
-        result = _train(params, inputs, work, tracked)
+        try:
+            result = _train(params, inputs, work, tracked)
+        except pruning.Pruned as pruned:
+            if processes.is_first():
+                _prune(str(pruned), work, tracked)
+            return None
         if not processes.is_first():
             return None
         target = stages.ADAPTER if is_pipeline else stages.RUNS / tracked.id / "adapter"
@@ -130,8 +135,12 @@ def _train(params: Params, inputs: Inputs, work: Path, tracked: tracking.Run | t
     model.check_frame_size(base.config, params.frames.size)
     encoder = model.encoder_of(params, base.config, tokenizer)
 
+    judge = pruning.judge()
+
     def report(step: int, metrics: Mapping[str, float]) -> None:
         tracked.log_metrics(metrics, step)
+        if "validation/accuracy" in metrics:
+            judge(metrics["validation/accuracy"])
 
     def frames_of(clip_id: str) -> Any:
         return inputs.store.read(clip_id).frames
@@ -141,6 +150,13 @@ def _train(params: Params, inputs: Inputs, work: Path, tracked: tracking.Run | t
         print(f"train: going on from {checkpoint}.", file=sys.stderr)
     clips = inputs.training_clips, inputs.validation_clips
     return training.train(base, encoder, *clips, frames_of, params.train, work, report, checkpoint)
+
+
+def _prune(reason: str, work: Path, tracked: tracking.Run | tracking.UntrackedRun) -> None:
+    """End a trial that is not worth more time: its run says so, and it leaves no adapter."""
+    tracked.set_tags({"pruned": reason})
+    shutil.rmtree(work)
+    print(f"train: pruned, {reason}.")
 
 
 def _finish(
