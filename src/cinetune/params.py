@@ -94,6 +94,7 @@ class TrainParams:
     lora_rank: int
     lora_alpha: int
     lora_dropout: float
+    activation_checkpointing: bool
     seed: int
     processes: int
     resume: bool

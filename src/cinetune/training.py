@@ -303,6 +303,7 @@ def _arguments(params: TrainParams, num_packs: int, work: Path, device: torch.de
         warmup_steps=params.warmup_fraction,
         weight_decay=params.weight_decay,
         max_grad_norm=params.max_grad_norm,
+        activation_checkpointing=params.activation_checkpointing,
         lr_scheduler_type="linear",
         eval_strategy="steps",
         save_strategy="steps",

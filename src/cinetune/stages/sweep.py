@@ -28,7 +28,7 @@ SECTIONS = ("data", "model", "prompt", "frames", "train", "sweep")
 # What may change between the parts of a sweep that was stopped.
 HOW = (
     "sweep.trials", "sweep.study", "sweep.startup_trials",
-    "train.processes", "train.resume", "train.dry_run",
+    "train.activation_checkpointing", "train.processes", "train.resume", "train.dry_run",
 )  # fmt: skip
 MOST_FAILURES_IN_A_ROW = 3
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # All that decides an adapter's bytes. Others must not be saved with it: DVC does not train again for them.
 SECTIONS = ("data", "model", "prompt", "frames", "train")
 # How a training is run, which its result does not tell.
-HOW = ("processes", "resume", "dry_run")
+HOW = ("activation_checkpointing", "processes", "resume", "dry_run")
 CODE = ("attention", "frames", "model", "packing", "planning", "prompts", "questions", "scoring", "training")
 
 
