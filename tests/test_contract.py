@@ -28,7 +28,7 @@ TELLING = {"errors", "params", "provenance", "registry", "stages", "tracking"}
 TELLING |= {"checkpoints", "estimates", "memory", "processes", "pruning"}
 NAMES_ALONE = {
     "frames": {"answers", "metrics", "prompts"},
-    "train": {"answers", "frame_store", "metrics"},
+    "train": {"answers", "frame_store", "metrics", "published"},
     "evaluate": {"drops", "frame_store", "page"},
     "report": {"answers", "frame_store", "frames", "prompts", "questions"},
 }

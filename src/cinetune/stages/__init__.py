@@ -232,7 +232,10 @@ def log_questions(run: Run | UntrackedRun, params: Params, split: str, context: 
     """The questions as an input of the run, with DVC's hash of all the data where DVC has it."""
     path = Path(params.data.root) / "questions" / f"{split}.parquet"
     if not path.is_file():
-        raise InputError(f"{path} does not exist: run `dvc pull data.dvc`, or `python -m cinetune mini` to make it.")
+        raise InputError(
+            f"{path} does not exist: run `dvc pull data.dvc` (or `python -m cinetune mini`) for CinePile-mini, or "
+            "download and set data.root."
+        )
     digest = provenance.dvc_hash(params.data.root) or provenance.file_md5(path)
     run.log_dataset(f"{params.data.name} {split}", context, path, digest)
 

@@ -20,7 +20,9 @@ from cinetune import checkpoints, processes, provenance, pruning, stages, tracki
 from cinetune.params import Params
 
 if TYPE_CHECKING:
+    from cinetune.estimates import Planned
     from cinetune.frame_store import FrameStore
+    from cinetune.packing import Encoder
     from cinetune.questions import ClipQuestions
     from cinetune.training import TrainingResult
 
@@ -188,20 +190,40 @@ def _finish(
 
 
 def _tell(params: Params) -> None:
-    """What the training would take; neither weights nor frames are read."""
-    from cinetune import estimates, model, planning, questions
+    """What the training would take; neither weights nor frames are read, and no hub is asked."""
+    from cinetune import estimates, model
 
-    clips = questions.load(params.data.root, "train")
-    training_clips, validation_clips = questions.split_films(clips, params.train.validation_fraction, params.train.seed)
     model.check_base(params.model.base)
     config, tokenizer, is_own = estimates.base_shape(params.model)
-    encoder, train = model.encoder_of(params, config, tokenizer), params.train
+    notes = [] if is_own else [estimates.base_note(params.model)]
+    if _has_questions(params):
+        encoder = model.encoder_of(params, config, tokenizer)
+        planned = _plan(params, encoder)
+    else:
+        planned = estimates.published_plan(params, config)
+        notes.append(estimates.questions_note(params.data))
+    found = estimates.estimate(planned.plan, estimates.size_of(config, params.train.lora_rank), params)
+    speed = estimates.matrix_flops(model.default_device(), params.model.dtype)
+    print(*estimates.lines(planned, found, params, speed, notes), sep="\n")
+
+
+def _has_questions(params: Params) -> bool:
+    """Whether the questions are here, or are of data that nothing can stand in for, and so must be."""
+    from cinetune import published
+
+    path = Path(params.data.root) / "questions" / "train.parquet"
+    return path.is_file() or published.version_of(params.data.name) is None
+
+
+def _plan(params: Params, encoder: Encoder) -> Planned:
+    from cinetune import estimates, planning, questions
+
+    train = params.train
+    clips = questions.load(params.data.root, "train")
+    training_clips, validation_clips = questions.split_films(clips, train.validation_fraction, train.seed)
     limits = train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
     plan = planning.plan(training_clips, encoder, *limits)
-    found = estimates.estimate(plan, estimates.size_of(config, train.lora_rank), params)
-    speed = estimates.matrix_flops(model.default_device(), params.model.dtype)
-    print(f"clips     {len(training_clips)} to train on, {len(validation_clips)} to validate on")
-    print(*estimates.lines(plan, found, params, speed, is_own), sep="\n")
+    return estimates.Planned(plan, len(training_clips), len(validation_clips))
 
 
 def main(argv: Sequence[str]) -> int:
