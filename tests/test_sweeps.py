@@ -233,18 +233,19 @@ def test_a_sweep_makes_children_a_report_and_a_file_that_trains_and_goes_on(proj
     assert parents[0]["best.run"] == best["trials"][best["best"]]["run_id"]
     done = project.cinetune("train", "--params", str(folder / "best.yaml"), "--max_steps", "1")
     assert done.returncode == 0, done.stderr[-3000:]
-    refused = project.cinetune("sweep", "--study", "mine", "--lora_rank", "4 16")
-    assert (refused.returncode == 2 and "sweep.lora_rank" in refused.stderr) or "learning_rate" in refused.stderr
+    done = project.cinetune("sweep", "--study", "mine", "--trials", "3", "--learning_rate", "1e-4 1e-3")
+    assert done.returncode == 2 and "alpha_per_rank='none', now it is '1 2 4'" in done.stderr, done.stderr
 
 
 @pytest.mark.slow
 def test_a_trial_that_is_pruned_says_so_and_leaves_nothing_behind(project: Project, tmp_path: Path) -> None:
+    """In several processes, which must all end at the same validation."""
     study = study_with([[1.0] * 20], tmp_path)
     trial = sweeps.ask(study, SPACE, seed=7)
     variables = pruning.name_trial(tmp_path, trial._trial_id, 1)
     before = set(project.root.glob("outputs/*/*"))
     # Whatever is guessed by a model of random weights, some of a film's questions are wrong.
-    command = [sys.executable, "-m", "cinetune", "train", "--validations_per_epoch", "1"]
+    command = [sys.executable, "-m", "cinetune", "train", "--validations_per_epoch", "1", "--processes", "2"]
     done = project.run(command, **variables)
     assert done.returncode == 0, done.stderr[-3000:]
     stage, status, tags = project.runs()[-1]

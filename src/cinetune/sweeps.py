@@ -101,9 +101,9 @@ def own_choice(params: Params, space: Mapping[str, BaseDistribution]) -> dict[st
 
 
 def _holds(values: BaseDistribution, value: float) -> bool:
-    return (
-        value in values.choices if isinstance(values, CategoricalDistribution) else values.low <= value <= values.high
-    )
+    if isinstance(values, CategoricalDistribution):
+        return value in values.choices
+    return values.low <= value <= values.high
 
 
 def name_of(chosen: Mapping[str, Any]) -> str:
