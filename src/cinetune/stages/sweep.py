@@ -119,8 +119,8 @@ def _finish(params: Params, study: Study, space: Mapping[str, BaseDistribution],
     with stages.whole_folder(target) as folder:
         found, whole = sweeps.with_chosen(params, best.params), params_module.load(stages.PARAMS)
         comment = [
-            f"The best of {len(measured['trials'])} trials: {best.value:.1%} on held-out training films, after "
-            f"{params.sweep.epochs:g} epochs.",
+            f"The best of {len(measured['trials'])} trials: {best.value:.1%} on held-out training films, with "
+            f"sweep.epochs={params.sweep.epochs:g}.",
             f"mlflow run . --env-manager local -e train -P params={target / 'best.yaml'}",
         ]
         sweeps.write_best(folder / "best.yaml", found, whole, comment)
