@@ -20,14 +20,15 @@ pytestmark = pytest.mark.experience
 
 ROOT = Path(__file__).resolve().parents[1]
 ENTRY_POINTS = (
-    "main", "download", "frames", "pretrain", "train", "evaluate", "compare", "study", "report", "register", "predict",
+    "main", "download", "frames", "pretrain", "train", "evaluate", "compare", "study", "sweep", "report", "register",
+    "predict",
 )  # fmt: skip
 # Modules that a stage imports and that still do not decide its bytes; dvc.yaml gives the reasons.
 TELLING = {"errors", "params", "provenance", "registry", "stages", "tracking"}
-TELLING |= {"checkpoints", "estimates", "memory", "processes"}
+TELLING |= {"checkpoints", "estimates", "memory", "processes", "pruning"}
 NAMES_ALONE = {
     "frames": {"answers", "metrics", "prompts"},
-    "train": {"answers", "frame_store", "metrics"},
+    "train": {"answers", "frame_store", "metrics", "published"},
     "evaluate": {"drops", "frame_store", "page"},
     "report": {"answers", "frame_store", "frames", "prompts", "questions"},
 }

@@ -105,6 +105,7 @@ def test_every_import_is_declared_or_comes_with_what_is() -> None:
         "pyarrow",
         "numpy",
         "scenedetect",
+        "optuna",
     }
     implied = {"yaml", "PIL", "safetensors", "tokenizers", "huggingface_hub", "matplotlib", "requests", "sqlalchemy"}
     implied |= {"ray", "uvicorn", "fastapi", "starlette", "cv2", "dvc_data", "dvc_objects"}

@@ -242,6 +242,22 @@ def test_a_seed_gives_the_same_adapter_bit_by_bit_and_another_seed_another(token
     assert held["one"] == held["two"] != held["other"]
 
 
+def test_activations_that_are_computed_again_give_the_same_adapter(tokenizer: Any, tmp_path: Path) -> None:
+    weights, calls = [], []
+    for wanted in ("none", "all"):
+        base = fresh_base(tokenizer)
+        encoder = encoder_for(base.config, tokenizer, NUM_FRAMES, 512)
+        seen: list[int] = []
+        base.model.language_model.layers[0].mlp.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
+        work = tmp_path / wanted
+        result = run(base, encoder, work, clips(3, 4), epochs=1.0, activation_checkpointing=wanted)
+        weights.append(adapter_weights(result.model))
+        calls.append(len(seen))
+    assert calls[1] > calls[0]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_validated_on_is_never_trained_on(tokenizer: Any, tmp_path: Path) -> None:
     """Other validation films change the figures and not the weights, here with one validation, at the end."""
     trained = []

@@ -27,6 +27,7 @@ COMMANDS = (
     "evaluate",
     "compare",
     "study",
+    "sweep",
     "report",
     "register",
     "predict",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from cinetune.answers import LETTERS
@@ -19,6 +22,8 @@ from cinetune.metrics import CATEGORY_TITLES
 COLUMNS = ("average", *CATEGORY_TITLES)
 # Okabe and Ito's palette: distinct for colour-blind readers and in grey.
 OURS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#999999")
+BESIDE = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+MOST_TICKS = 5
 KINDS = {"human": ("#009E73", "people"), "closed": ("#0072B2", "closed models"), "open": ("#E69F00", "open models")}
 
 
@@ -157,3 +162,77 @@ def learning_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
 
     return _draw(draw, (6, 4.5))
+
+
+def importances(shares: Mapping[str, float]) -> bytes:
+    """Bars, the most important knob on top; shares: 0..1 by the knob's name."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        names = sorted(shares, key=lambda name: shares[name])
+        axes.barh(names, [100 * shares[name] for name in names], color=OURS[0])
+        for position, name in enumerate(names):
+            axes.annotate(f"{100 * shares[name]:.0f}", (100 * shares[name], position), (4, 0), **BESIDE)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("percent of the differences in accuracy")
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right"]].set_visible(False)
+
+    return _draw(draw, (6, 1.2 + 0.4 * len(shares)))
+
+
+def parallel_coordinates(
+    axes_of: Sequence[tuple[str, bool, Sequence[float]]], scores: Sequence[float | None], is_cut: Sequence[bool]
+) -> bytes:
+    """A line a trial through all its settings, coloured by its accuracy (0..1); those that were cut short are dashed.
+
+    axes_of: name, whether it is logarithmic, and each trial's value. A trial without an accuracy is left out.
+    """
+    shown = [number for number, score in enumerate(scores) if score is not None]
+    percents = np.array([_percent(scores[number]) for number in shown])
+    colours = Normalize(percents.min(initial=100), percents.max(initial=0))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        columns = [_Column(name, is_log, np.array(values)) for name, is_log, values in axes_of]
+        columns.append(_Column("percent correct", False, np.array([_percent(score) for score in scores])))
+        for number, percent in sorted(zip(shown, percents, strict=True), key=lambda pair: pair[1]):
+            heights = [column.height(column.values[number]) for column in columns]
+            style = {"linestyle": (0, (4, 3)), "alpha": 0.7} if is_cut[number] else {}
+            axes.plot(heights, color=colormaps["viridis_r"](colours(percent)), linewidth=2, **style)
+        for position, column in enumerate(columns):
+            axes.axvline(position, color="#333333", linewidth=1)
+            for value in column.ticks():
+                place = (position, column.height(value))
+                axes.annotate(f"{value:.3g}", place, (4, 0), backgroundcolor="#ffffffb0", **BESIDE)
+        axes.set_xticks(range(len(columns)), [column.name for column in columns])
+        axes.set_yticks([])
+        axes.set_xlim(-0.1, len(columns) - 0.6)
+        axes.tick_params(axis="x", length=0)
+        axes.spines[:].set_visible(False)
+
+    return _draw(draw, (1.8 * (len(axes_of) + 1), 4.5))
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One upright axis: where a value stands on it, 0..1 from its least to its most."""
+
+    name: str
+    is_logarithmic: bool
+    values: np.ndarray
+
+    def _scaled(self, values: Any) -> Any:
+        return np.log(values) if self.is_logarithmic else values
+
+    def height(self, value: float) -> float:
+        least, most = self._scaled(np.nanmin(self.values)), self._scaled(np.nanmax(self.values))
+        return float((self._scaled(value) - least) / (most - least)) if most > least else 0.5
+
+    def ticks(self) -> list[float]:
+        """The values themselves where they are few, else the ends and what lies between them."""
+        different = sorted(set(self.values[np.isfinite(self.values)]))
+        if len(different) <= MOST_TICKS:
+            return different
+        between = np.linspace(self._scaled(different[0]), self._scaled(different[-1]), MOST_TICKS)
+        return list(np.exp(between) if self.is_logarithmic else between)

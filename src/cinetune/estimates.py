@@ -10,18 +10,25 @@ import copy
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
-from cinetune.model import DTYPES, LORA_TARGETS
-from cinetune.params import ModelParams, Params
+from cinetune import planning
+from cinetune.answers import LETTERS
+from cinetune.model import DTYPES, LORA_TARGETS, encoder_of
+from cinetune.params import DataParams, ModelParams, Params
 from cinetune.planning import Plan, PlannedPack, Schedule, schedule
+from cinetune.questions import CATEGORIES, ClipQuestions, Question
 
 CHARACTERS_A_TOKEN = 3.5
+# CinePile v1's training questions as published, and lengths in characters that make 620 tokens of instruction and
+# subtitles and 160 tokens a question: those of the speeds that were measured.
+PUBLISHED_QUESTIONS, QUESTIONS_A_CLIP = 298_888, 32
+SUBTITLE_CHARACTERS, QUESTION_CHARACTERS, CHOICE_CHARACTERS = 1_900, 80, 80
 # Of NF4 with double quantisation: 4 bits, and the scales of its blocks.
 NF4_BYTES = 0.516
 # A LoRA weight in float32 with its gradient and Adam's two moments.
@@ -50,6 +57,15 @@ class Estimate:
     bytes_kept: float
     bytes_checkpointed: float
     flops: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is read in an epoch, and how many clips are trained and validated on."""
+
+    plan: Plan
+    training_clips: int
+    validation_clips: int
 
 
 class GuessedTokenizer:
@@ -91,6 +107,30 @@ def base_shape(params: ModelParams) -> tuple[VideoLlavaConfig, Any, bool]:
         return config, GuessedTokenizer(), False
 
 
+def published_plan(params: Params, config: VideoLlavaConfig) -> Planned:
+    """CinePile's plan where its questions are not on this machine: one clip of usual length stands for all."""
+    tokenizer, train = GuessedTokenizer(), params.train
+    encoder = replace(encoder_of(params, config, tokenizer), video_token_id=tokenizer.video_token_id)
+    one = planning.plan(
+        [_usual_clip()], encoder, train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
+    )
+    clips = PUBLISHED_QUESTIONS // QUESTIONS_A_CLIP
+    validation = round(clips * train.validation_fraction)
+    training = clips - validation
+    dropped, shortened = one.dropped_subtitle_tokens * training, one.shortened_clips * training
+    return Planned(Plan(one.packs * training, dropped, shortened), training, validation)
+
+
+def _usual_clip() -> ClipQuestions:
+    category, choice = next(iter(CATEGORIES)), "x" * (CHOICE_CHARACTERS - 1)
+    choices = tuple(f"{choice}{letter}" for letter in LETTERS)
+    questions = tuple(
+        Question(str(number), "x" * QUESTION_CHARACTERS, choices, 0, category, "False", "0")
+        for number in range(QUESTIONS_A_CLIP)
+    )
+    return ClipQuestions("clip", "film", "x" * SUBTITLE_CHARACTERS, questions)
+
+
 def size_of(config: VideoLlavaConfig, lora_rank: int) -> Size:
     with torch.device("meta"):
         model = VideoLlavaForConditionalGeneration(copy.deepcopy(config))
@@ -118,8 +158,17 @@ def estimate(plan: Plan, size: Size, params: Params) -> Estimate:
         schedule=steps,
         bytes_kept=weights + size.layers * one_layer,
         bytes_checkpointed=weights + one_layer + width * tokens * size.layers * size.hidden,
-        flops=epochs * sum(_flops(pack, size) for pack in plan.packs),
+        flops=_passes(params.train.activation_checkpointing, size.layers)
+        * epochs
+        * sum(_flops(pack, size) for pack in plan.packs),
     )
+
+
+def _passes(wanted: str, count: int) -> float:
+    """There and back take the same, for frozen weights have no gradients; there again is half as much once more."""
+    if wanted == "all":
+        return 1.5
+    return 1.0 + (0.5 * int(wanted) / count if wanted.isdigit() else 0.0)
 
 
 def _flops(pack: PlannedPack, size: Size) -> float:
@@ -141,29 +190,46 @@ def matrix_flops(device: str, dtype: str, seconds: float = 0.3) -> float:
     return done * 2 * side**3 / (time.monotonic() - started)
 
 
-def lines(plan: Plan, found: Estimate, params: Params, machine_flops: float, is_own_shape: bool) -> list[str]:
-    """The plan as text, one fact a line."""
-    steps, count = found.schedule, params.train.processes
+def lines(planned: Planned, found: Estimate, params: Params, machine_flops: float, notes: Sequence[str]) -> list[str]:
+    """The plan as text, one fact a line; `notes` say what stands in for what."""
+    plan, steps, count = planned.plan, found.schedule, params.train.processes
 
     def lasting(flops: float) -> str:
         seconds = found.flops / (SHARE_OF_MATRIX_PRODUCTS * flops * count)
         return f"{seconds / 3600:.3g} hours" if seconds >= 360 else f"{seconds:.2g} seconds"
 
     sentences = {
+        "clips": f"{planned.training_clips} to train on, {planned.validation_clips} to validate on",
         "packs": f"{len(plan.packs)} of up to {plan.longest.tokens} tokens, {plan.questions} questions an epoch",
         "tokens": f"{plan.tokens} an epoch, {plan.tokens / plan.questions:.0f} a question",
         "subtitles": f"{plan.dropped_subtitle_tokens} tokens of {plan.shortened_clips} clips are left out",
         "steps": f"{steps.steps}, {steps.steps_per_epoch} an epoch, a validation every {steps.validation_interval}",
-        "memory": f"about {found.bytes_kept / 1e9:.2g} GB a process, {found.bytes_checkpointed / 1e9:.2g} GB with "
-        "activation checkpointing",
+        "memory": _memory(found, params.train.activation_checkpointing),
         "compute": f"{found.flops:.2g} floating-point operations",
         "time": f"about {lasting(machine_flops)} on {count} of this machine's devices, at "
         f"{SHARE_OF_MATRIX_PRODUCTS} of the {machine_flops / 1e12:.2g} TFLOP/s measured now; "
         f"{lasting(H100_FLOPS)} on {count} H100",
     }
-    if not is_own_shape:
-        sentences["note"] = (
-            f"{params.model.base} is not on this machine: the 7B's shape, and a token for "
-            f"{CHARACTERS_A_TOKEN} characters, stand in for it"
-        )
-    return [f"{name:<10}{sentence}" for name, sentence in sentences.items()]
+    facts = [*sentences.items(), *(("note", sentence) for sentence in notes)]
+    return [f"{name:<10}{sentence}" for name, sentence in facts]
+
+
+def _memory(found: Estimate, wanted: str) -> str:
+    least, most = (f"{amount / 1e9:.2g} GB" for amount in (found.bytes_checkpointed, found.bytes_kept))
+    if wanted == "auto":
+        return f"about {least} a process if every layer is computed again, {most} if none is: what the GPU has room for"
+    return f"about {least if wanted == 'all' else most} a process, with train.activation_checkpointing={wanted}"
+
+
+def base_note(params: ModelParams) -> str:
+    return (
+        f"{params.base} is not on this machine: the 7B's shape, and a token for {CHARACTERS_A_TOKEN} characters, "
+        "stand in for it"
+    )
+
+
+def questions_note(params: DataParams) -> str:
+    return (
+        f"{params.root!r} holds no questions yet: as many as CinePile v1 trains on, {QUESTIONS_A_CLIP} a clip and of "
+        "usual length, stand in for them"
+    )

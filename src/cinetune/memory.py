@@ -12,8 +12,8 @@ import torch
 from cinetune.errors import InputError
 
 KNOBS = (
-    "lower train.tokens_per_pack or train.questions_per_pack, lower prompt.max_subtitle_tokens, or set "
-    "model.quantization to nf4"
+    "set train.activation_checkpointing to all, lower train.tokens_per_pack or train.questions_per_pack, lower "
+    "prompt.max_subtitle_tokens, or set model.quantization to nf4"
 )
 
 

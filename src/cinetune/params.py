@@ -132,6 +132,21 @@ class StudyParams:
 
 
 @dataclass(frozen=True)
+class SweepParams:
+    trials: int
+    study: str
+    learning_rate: str
+    lora_rank: str
+    alpha_per_rank: str
+    clips_per_step: str
+    lora_dropout: str
+    epochs: float
+    validations_per_epoch: int
+    startup_trials: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class ReportParams:
     reference: str
 
@@ -215,6 +230,7 @@ class Params:
     evaluate: EvaluateParams
     compare: CompareParams
     study: StudyParams
+    sweep: SweepParams
     report: ReportParams
     register: RegisterParams
     predict: PredictParams

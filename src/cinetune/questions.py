@@ -113,7 +113,10 @@ def load(root: str | Path, split: str) -> list[ClipQuestions]:
     """
     path = Path(root) / "questions" / f"{split}.parquet"
     if not path.is_file():
-        raise InputError(f"{path} does not exist: run `dvc pull data.dvc`, or `python -m cinetune mini` to make it.")
+        raise InputError(
+            f"{path} does not exist: run `dvc pull data.dvc` (or `python -m cinetune mini`) for CinePile-mini, or "
+            "download and set data.root."
+        )
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -9,7 +9,9 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -230,9 +232,34 @@ def log_questions(run: Run | UntrackedRun, params: Params, split: str, context: 
     """The questions as an input of the run, with DVC's hash of all the data where DVC has it."""
     path = Path(params.data.root) / "questions" / f"{split}.parquet"
     if not path.is_file():
-        raise InputError(f"{path} does not exist: run `dvc pull data.dvc`, or `python -m cinetune mini` to make it.")
+        raise InputError(
+            f"{path} does not exist: run `dvc pull data.dvc` (or `python -m cinetune mini`) for CinePile-mini, or "
+            "download and set data.root."
+        )
     digest = provenance.dvc_hash(params.data.root) or provenance.file_md5(path)
     run.log_dataset(f"{params.data.name} {split}", context, path, digest)
+
+
+def call_below(
+    parent: Run, stage: str, params: Params, name: str = "", variables: Mapping[str, str] | None = None
+) -> tuple[str, int]:
+    """Run a stage in a process and an MLflow run of its own, below this one: the run's id, and its exit status."""
+    from cinetune import tracking
+
+    child = tracking.create_child(parent, name or stage)
+    environment = {**os.environ, **(variables or {}), "MLFLOW_RUN_ID": child}
+    environment["MLFLOW_EXPERIMENT_ID"] = parent.experiment_id
+    with tempfile.TemporaryDirectory() as scratch:
+        recipe = Path(scratch) / PARAMS
+        recipe.write_text(yaml.safe_dump(params.to_dict(), sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "cinetune", stage, "--params", str(recipe)]
+        with subprocess.Popen(command, env=environment) as process:
+            try:
+                return child, process.wait()
+            except BaseException:
+                # Asked, it ends its own run; killed, it would leave it open.
+                process.terminate()
+                raise
 
 
 def read_json(path: Path) -> Any:

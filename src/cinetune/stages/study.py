@@ -7,15 +7,10 @@ training and evaluation is a run below it. Run it with `mlflow run . -e study -P
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from cinetune import stages, tracking
 from cinetune.errors import InputError
@@ -44,7 +39,7 @@ def run(params: Params) -> Path:
             if count in chosen:
                 root = Path(scratch) / f"{count}-films"
                 studies.with_films(Path(params.data.root), chosen[count], root)
-            metrics = _train_and_evaluate(params, seed, root, Path(scratch), tracked)
+            metrics = _train_and_evaluate(params, seed, root, tracked)
             trained.append({"seed": seed, "films": count, "metrics": metrics})
         measured = studies.measure(trained, len(films))
         target = stages.RUNS / tracked.id / "study"
@@ -57,31 +52,18 @@ def run(params: Params) -> Path:
         return target
 
 
-def _train_and_evaluate(
-    params: Params, seed: int, root: Path, scratch: Path, tracked: tracking.Run
-) -> Mapping[str, Any]:
+def _train_and_evaluate(params: Params, seed: int, root: Path, tracked: tracking.Run) -> Mapping[str, Any]:
     """metrics.json of one more training."""
     params = params.override("train", {"seed": seed}).override("data", {"root": str(root)})
-    adapter = _call("train", params, scratch, tracked) / "adapter"
+    adapter = _call("train", params, tracked) / "adapter"
     params = params.override("evaluate", {"model": str(adapter), "ablation": "none", "ablations": "none"})
-    (metrics,) = (_call("evaluate", params, scratch, tracked) / "evaluation").glob("*/metrics.json")
+    (metrics,) = (_call("evaluate", params, tracked) / "evaluation").glob("*/metrics.json")
     return stages.read_json(metrics)
 
 
-def _call(stage: str, params: Params, scratch: Path, tracked: tracking.Run) -> Path:
+def _call(stage: str, params: Params, tracked: tracking.Run) -> Path:
     """Run a stage as a run below this one; its folder."""
-    recipe = scratch / "params.yaml"
-    recipe.write_text(yaml.safe_dump(params.to_dict(), sort_keys=False), encoding="utf-8")
-    child = tracking.create_child(tracked, stage)
-    environment = dict(os.environ) | {"MLFLOW_RUN_ID": child, "MLFLOW_EXPERIMENT_ID": tracked.experiment_id}
-    command = [sys.executable, "-m", "cinetune", stage, "--params", str(recipe)]
-    with subprocess.Popen(command, env=environment) as process:
-        try:
-            status = process.wait()
-        except BaseException:
-            # Asked, it ends its own run; killed, it would leave it open.
-            process.terminate()
-            raise
+    child, status = stages.call_below(tracked, stage, params)
     if status:
         raise InputError(f"`{stage}` with seed {params.train.seed} ended with status {status}: see above.")
     return stages.RUNS / child

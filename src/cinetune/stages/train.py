@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinetune import checkpoints, processes, provenance, stages, tracking
+from cinetune import checkpoints, processes, provenance, pruning, stages, tracking
 from cinetune.params import Params
 
 if TYPE_CHECKING:
+    from cinetune.estimates import Planned
     from cinetune.frame_store import FrameStore
+    from cinetune.packing import Encoder
     from cinetune.questions import ClipQuestions
     from cinetune.training import TrainingResult
 
@@ -40,7 +42,7 @@ class Inputs:
 
 
 def run(params: Params, is_pipeline: bool = False) -> Path | None:
-    """The adapter's folder; None in other processes than the first."""
+    """The adapter's folder; None in other processes than the first, and for a trial of a sweep that was pruned."""
     with tracking.start("train", stages.tags_of(params, is_pipeline)) as tracked, ExitStack() as stack:
         stack.enter_context(processes.joined())
         inputs = work = None
@@ -54,7 +56,12 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
             stages.log_questions(tracked, params, "train", "train")
         work = processes.share(work)
         inputs = inputs or _read_inputs(params)
-        result = _train(params, inputs, work, tracked)
+        try:
+            result = _train(params, inputs, work, tracked)
+        except pruning.Pruned as pruned:
+            if processes.is_first():
+                _prune(str(pruned), work, tracked)
+            return None
         if not processes.is_first():
             return None
         target = stages.ADAPTER if is_pipeline else stages.RUNS / tracked.id / "adapter"
@@ -130,8 +137,12 @@ def _train(params: Params, inputs: Inputs, work: Path, tracked: tracking.Run | t
     model.check_frame_size(base.config, params.frames.size)
     encoder = model.encoder_of(params, base.config, tokenizer)
 
+    judge = pruning.judge()
+
     def report(step: int, metrics: Mapping[str, float]) -> None:
         tracked.log_metrics(metrics, step)
+        if "validation/accuracy" in metrics:
+            judge(metrics["validation/accuracy"])
 
     def frames_of(clip_id: str) -> Any:
         return inputs.store.read(clip_id).frames
@@ -141,6 +152,13 @@ def _train(params: Params, inputs: Inputs, work: Path, tracked: tracking.Run | t
         print(f"train: going on from {checkpoint}.", file=sys.stderr)
     clips = inputs.training_clips, inputs.validation_clips
     return training.train(base, encoder, *clips, frames_of, params.train, work, report, checkpoint)
+
+
+def _prune(reason: str, work: Path, tracked: tracking.Run | tracking.UntrackedRun) -> None:
+    """End a trial that is not worth more time: its run says so, and it leaves no adapter."""
+    tracked.set_tags({"pruned": reason})
+    shutil.rmtree(work)
+    print(f"train: pruned, {reason}.")
 
 
 def _finish(
@@ -172,20 +190,40 @@ def _finish(
 
 
 def _tell(params: Params) -> None:
-    """What the training would take; neither weights nor frames are read."""
-    from cinetune import estimates, model, planning, questions
+    """What the training would take; neither weights nor frames are read, and no hub is asked."""
+    from cinetune import estimates, model
 
-    clips = questions.load(params.data.root, "train")
-    training_clips, validation_clips = questions.split_films(clips, params.train.validation_fraction, params.train.seed)
     model.check_base(params.model.base)
     config, tokenizer, is_own = estimates.base_shape(params.model)
-    encoder, train = model.encoder_of(params, config, tokenizer), params.train
+    notes = [] if is_own else [estimates.base_note(params.model)]
+    if _has_questions(params):
+        encoder = model.encoder_of(params, config, tokenizer)
+        planned = _plan(params, encoder)
+    else:
+        planned = estimates.published_plan(params, config)
+        notes.append(estimates.questions_note(params.data))
+    found = estimates.estimate(planned.plan, estimates.size_of(config, params.train.lora_rank), params)
+    speed = estimates.matrix_flops(model.default_device(), params.model.dtype)
+    print(*estimates.lines(planned, found, params, speed, notes), sep="\n")
+
+
+def _has_questions(params: Params) -> bool:
+    """Whether the questions are here, or are of data that nothing can stand in for, and so must be."""
+    from cinetune import published
+
+    path = Path(params.data.root) / "questions" / "train.parquet"
+    return path.is_file() or published.version_of(params.data.name) is None
+
+
+def _plan(params: Params, encoder: Encoder) -> Planned:
+    from cinetune import estimates, planning, questions
+
+    train = params.train
+    clips = questions.load(params.data.root, "train")
+    training_clips, validation_clips = questions.split_films(clips, train.validation_fraction, train.seed)
     limits = train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
     plan = planning.plan(training_clips, encoder, *limits)
-    found = estimates.estimate(plan, estimates.size_of(config, train.lora_rank), params)
-    speed = estimates.matrix_flops(model.default_device(), params.model.dtype)
-    print(f"clips     {len(training_clips)} to train on, {len(validation_clips)} to validate on")
-    print(*estimates.lines(plan, found, params, speed, is_own), sep="\n")
+    return estimates.Planned(plan, len(training_clips), len(validation_clips))
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,0 +1,254 @@
+"""A search for better training settings: what is varied, which trials there were, and what the best one is.
+
+The study is a folder with Optuna's SQLite file, so that a sweep that was killed goes on. Settings are judged by the
+validation accuracy on held-out training films; the test films are never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from cinetune import charts, page
+from cinetune import params as params_module
+from cinetune.errors import InputError
+from cinetune.page import Picture, Section, Table
+from cinetune.params import Params, SweepParams
+
+# From the least to the most; the others are lists of values to choose from.
+RANGES = ("learning_rate", "lora_dropout")
+CHOICES = ("lora_rank", "alpha_per_rank", "clips_per_step")
+IS_LOGARITHMIC = {"learning_rate"}
+SHORT = {
+    "learning_rate": "lr", "lora_dropout": "dropout", "lora_rank": "rank", "alpha_per_rank": "alpha/rank",
+    "clips_per_step": "clips",
+}  # fmt: skip
+EXAMPLES = {"learning_rate": "5.0e-4 1.0e-2", "lora_dropout": "0 0.2"}
+# An empty value on a command line counts as not given.
+NONE = "none"
+SETTINGS, RUN, FAILURE = "settings", "run_id", "failure"
+SIGNIFICANT_DIGITS = 3
+
+
+# ---- what is varied
+
+
+def read_space(sweep: SweepParams, processes: int) -> dict[str, BaseDistribution]:
+    """Optuna's distribution of each knob that is varied. Raises InputError for what no training would take."""
+    space: dict[str, BaseDistribution] = {}
+    for name in (*RANGES, *CHOICES):
+        words = getattr(sweep, name).replace(",", " ").split()
+        if words != [NONE]:
+            space[name] = _range(name, words) if name in RANGES else CategoricalDistribution(_choices(name, words))
+    if not space:
+        raise InputError(f"the sweep varies nothing: give one of sweep.{', sweep.'.join((*RANGES, *CHOICES))} a value.")
+    if "clips_per_step" in space:
+        for count in space["clips_per_step"].choices:
+            if count % processes:
+                raise InputError(
+                    f"sweep.clips_per_step holds {count}, which train.processes={processes} cannot share: name "
+                    f"multiples of {processes}."
+                )
+    return space
+
+
+def _range(name: str, words: Sequence[str]) -> FloatDistribution:
+    values = [_read(name, word, float) for word in words]
+    if len(values) != 2 or values[0] >= values[1]:
+        raise InputError(
+            f"sweep.{name} must be the least and the most, as in {EXAMPLES[name]!r}, got {' '.join(words)!r}."
+        )
+    return FloatDistribution(*values, log=name in IS_LOGARITHMIC)
+
+
+def _choices(name: str, words: Sequence[str]) -> list[int]:
+    if not words:
+        raise InputError(f"sweep.{name} is empty: name values, as in '4 8', or {NONE} to leave it alone.")
+    return list(dict.fromkeys(_read(name, word, int) for word in words))
+
+
+def _read(name: str, word: str, kind: type) -> Any:
+    try:
+        return params_module.read_value(f"train.{_trained_as(name)}", word, kind)
+    except InputError as error:
+        raise InputError(f"sweep.{name} holds {word!r}: {error}") from None
+
+
+def _trained_as(name: str) -> str:
+    return "lora_alpha" if name == "alpha_per_rank" else name
+
+
+def with_chosen(params: Params, chosen: Mapping[str, Any]) -> Params:
+    """The params of a training with what a trial chose."""
+    values = {name: _rounded(value) for name, value in chosen.items() if name != "alpha_per_rank"}
+    if "alpha_per_rank" in chosen:
+        values["lora_alpha"] = chosen["alpha_per_rank"] * values.get("lora_rank", params.train.lora_rank)
+    return params.override("train", values)
+
+
+def own_choice(params: Params, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """What the params hold already, of the knobs whose space has it: the first trial, which others have to beat."""
+    train = params.train
+    own = {name: getattr(train, name) for name in (*RANGES, *CHOICES) if name != "alpha_per_rank"}
+    own["alpha_per_rank"] = train.lora_alpha / train.lora_rank
+    return {name: own[name] for name, values in space.items() if _holds(values, own[name])}
+
+
+def _holds(values: BaseDistribution, value: float) -> bool:
+    if isinstance(values, CategoricalDistribution):
+        return value in values.choices
+    return values.low <= value <= values.high
+
+
+def name_of(chosen: Mapping[str, Any]) -> str:
+    """A trial as runs and tables call it, by what differs."""
+    return ", ".join(f"{SHORT[name]} {_rounded(chosen[name]):g}" for name in SHORT if name in chosen)
+
+
+def _rounded(value: float) -> float:
+    """Settings that people read: three digits decide no training."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
+
+
+# ---- the study
+
+
+def begin(study: optuna.Study, settings: Mapping[str, str], run_id: str) -> str | None:
+    """Take a study up: the run to go on with, or None for a new study.
+
+    Trials that were killed in their middle are put back. Raises InputError where the study was begun with other
+    settings: its trials could not be compared.
+    """
+    theirs = study.user_attrs.get(SETTINGS)
+    if theirs is None:
+        study.set_user_attr(SETTINGS, dict(settings))
+        study.set_user_attr(RUN, run_id)
+        return None
+    for name in sorted({*theirs, *settings}):
+        if theirs.get(name) != settings.get(name):
+            raise InputError(
+                f"the study was begun with {name}={theirs.get(name)!r}, now it is {settings.get(name)!r}: restore it, "
+                "or name another sweep.study."
+            )
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    return str(study.user_attrs[RUN])
+
+
+def ask(study: optuna.Study, space: Mapping[str, BaseDistribution], seed: int) -> optuna.Trial:
+    """The next trial: the same one, whatever process asks and however often the sweep was stopped before."""
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(ended_trials(study)))
+    return study.ask(dict(space))
+
+
+def end(study: optuna.Study, trial: optuna.Trial, run_id: str, accuracy: float | None, failure: str = "") -> str:
+    """How a trial's training ended: "complete" with an accuracy, "fail" with a reason, else "pruned"."""
+    trial.set_user_attr(RUN, run_id)
+    if failure:
+        trial.set_user_attr(FAILURE, failure)
+    state = TrialState.FAIL if failure else TrialState.PRUNED if accuracy is None else TrialState.COMPLETE
+    study.tell(trial, accuracy, state=state)
+    return state.name.lower()
+
+
+def ended_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Those that count: trained to their end, pruned, or failed by themselves. Killed ones are taken again."""
+    found = study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+    return [trial for trial in found if trial.state != TrialState.FAIL or FAILURE in trial.user_attrs]
+
+
+def failures_in_a_row(study: optuna.Study) -> int:
+    count = 0
+    for trial in reversed(ended_trials(study)):
+        if trial.state != TrialState.FAIL:
+            break
+        count += 1
+    return count
+
+
+def best_of(study: optuna.Study) -> FrozenTrial | None:
+    complete = study.get_trials(states=[TrialState.COMPLETE])
+    return max(complete, key=lambda trial: trial.value, default=None)
+
+
+# ---- what is left of it
+
+
+def write_best(path: Path, best: Params, whole: Params, comment: Sequence[str]) -> None:
+    """A params file that holds only what differs from `whole`; how the sweep itself was run is left out."""
+    content: dict[str, dict[str, Any]] = {}
+    others = whole.to_dict()
+    for section, values in best.to_dict().items():
+        differing = {name: value for name, value in values.items() if value != others[section][name]}
+        if differing and section != "sweep":
+            content[section] = differing
+    lines = "".join(f"# {line}\n" for line in comment)
+    path.write_text(lines + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def measure(study: optuna.Study) -> dict[str, Any]:
+    """sweep.json: every trial that ended, the best one's number, and what share of the differences a knob explains."""
+    best = best_of(study)
+    rows = [
+        {
+            "number": trial.number,
+            "name": name_of(trial.params),
+            "chosen": {name: _rounded(value) for name, value in trial.params.items()},
+            "state": trial.state.name.lower(),
+            "accuracy": trial.value if trial.state == TrialState.COMPLETE else _best_intermediate(trial),
+            "validations": [value for _, value in sorted(trial.intermediate_values.items())],
+            "run_id": trial.user_attrs.get(RUN, ""),
+        }
+        for trial in ended_trials(study)
+    ]
+    return {"best": None if best is None else best.number, "trials": rows, "importances": _importances(study)}
+
+
+def _best_intermediate(trial: FrozenTrial) -> float | None:
+    return max(trial.intermediate_values.values(), default=None)
+
+
+def _importances(study: optuna.Study) -> dict[str, float]:
+    """Empty where the trials are too few or too alike to tell."""
+    complete = study.get_trials(states=[TrialState.COMPLETE])
+    varied = {name for trial in complete for name in trial.params if len({t.params.get(name) for t in complete}) > 1}
+    if len({trial.value for trial in complete}) < 2 or not varied:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.get_param_importances(study, evaluator=evaluator, params=sorted(varied))
+
+
+def write(folder: Path, measured: Mapping[str, Any], space: Mapping[str, BaseDistribution], dataset: str) -> None:
+    """Write report.md and report.html, with a plot of the importances and one of all trials."""
+    rows = [
+        [str(row["number"]), row["name"], row["state"], page.percent(row["accuracy"]), str(len(row["validations"]))]
+        for row in sorted(measured["trials"], key=_rank, reverse=True)
+    ]
+    headers = ["Trial", "What differs", "End", "Percent correct", "Validations"]
+    said = "On held-out training films; of a pruned trial the best of its validations. Test films were not looked at."
+    axes = [(SHORT[name], name in IS_LOGARITHMIC, _parallel(name, measured)) for name in space]
+    scores = [row["accuracy"] for row in measured["trials"]]
+    is_pruned = [row["state"] != "complete" for row in measured["trials"]]
+    parallel = charts.parallel_coordinates(axes, scores, is_pruned)
+    pictures = [Picture("parallel-coordinates.png", "All trials, pruned ones dashed", parallel)]
+    if measured["importances"]:
+        shares = {SHORT[name]: share for name, share in measured["importances"].items()}
+        drawn = charts.importances(shares)
+        pictures.append(Picture("importances.png", "Share of the differences that each knob explains", drawn))
+    sections = [Section("Trials", [said], [Table(headers, rows)]), Section("What matters", pictures=pictures)]
+    page.write(folder, f"Training settings on {dataset}", [], sections)
+
+
+def _parallel(name: str, measured: Mapping[str, Any]) -> list[float]:
+    return [row["chosen"][name] for row in measured["trials"]]
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[bool, float]:
+    return row["state"] == "complete", -1.0 if row["accuracy"] is None else row["accuracy"]
