@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from cinetune import errors
 from cinetune.errors import InputError
 from cinetune.processes import LAUNCHED, WRONG_INPUT
 
@@ -49,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     reason = "it ended unexpectedly: see its output"
     status = 1
     try:
-        status = _dispatch(words)
+        with errors.told():
+            status = _dispatch(words)
     except InputError as error:
         reason, status = str(error), WRONG_INPUT
         print(f"error: {reason}", file=sys.stderr, flush=True)
