@@ -14,7 +14,7 @@ refuse_old = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3,
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(1) || { echo \
 	"error: packages could not be installed: check the network, the disk, HTTPS_PROXY and PIP_INDEX_URL." >&2; exit 2; }
 
-.PHONY: demo test test-slow lint format serve ui clean setup pull
+.PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull
 
 demo: setup pull  ## fine-tune, evaluate, register; ends with the result table
 	mlflow run . --env-manager local
@@ -25,9 +25,16 @@ test: setup pull  ## the fast tests
 test-slow: setup pull  ## the tests that take minutes
 	python -m pytest -m "slow and not gpu" $(TESTS)
 
+coverage: setup pull  ## the fast tests again, and which lines none of them runs
+	python -m pytest -m "not slow and not gpu" --cov --cov-report=term-missing $(TESTS)
+
 lint: setup
 	ruff check .
 	ruff format --check .
+	mypy
+
+audit: setup  ## known weaknesses of the installed packages; asks PyPI
+	pip-audit --skip-editable
 
 format: setup
 	ruff check --fix .
@@ -38,6 +45,9 @@ serve: setup  ## the registered model on a port; the README has a request to sen
 
 ui: setup  ## experiments, models and artifacts in the browser
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port $(UI_PORT)
+
+bench: setup pull  ## every benchmark; their tables go into docs/performance.md
+	python benchmarks/collect.py
 
 setup:
 	@test ! -e $(READY) || .venv/bin/python -I $(INSTALLED) > /dev/null 2>&1 || rm -f $(READY)
@@ -56,5 +66,6 @@ $(READY): pyproject.toml
 pull: setup
 	dvc pull --quiet data.dvc base-model.dvc
 
-clean:  ## everything that can be made again, but for the environment
-	rm -rf outputs cache mlruns mlflow.db
+clean:  ## all that a run can make again, registered versions too; not the environment, the data or what was downloaded
+	rm -rf outputs cache mlruns mlflow.db mlflow.db.lock .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
