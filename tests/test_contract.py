@@ -24,7 +24,7 @@ ENTRY_POINTS = (
 )  # fmt: skip
 # Modules that a stage imports and that still do not decide its bytes; dvc.yaml gives the reasons.
 TELLING = {"errors", "params", "provenance", "registry", "stages", "tracking"}
-TELLING |= {"owners", "checkpoints", "estimates", "memory", "processes"}
+TELLING |= {"manual", "owners", "checkpoints", "estimates", "memory", "processes"}
 NAMES_ALONE = {
     "frames": {"answers", "metrics", "prompts"},
     "train": {"answers", "frame_store", "metrics"},
