@@ -7,6 +7,8 @@ TESTS ?= tests
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
+# A tracking server that is away costs seconds; MLflow by itself tries for minutes.
+export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 2
 READY := .venv/.ready
 INSTALLED := src/cinetune/installed.py
 refuse_old = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo \
