@@ -229,7 +229,7 @@ def test_clean_removes_what_can_be_made_again_and_nothing_else(clone: Path) -> N
         ".venv/bin/python",
         "params.yaml",
     ]
-    kept += ["src/cinetune/params.py", "tests/test_params.py", "benchmarks/decode.py"]
+    kept += ["params.yaml", "src/cinetune/params.py", "tests/test_params.py", "benchmarks/decode.py"]
     for path in (*made, *kept):
         (clone / path).parent.mkdir(parents=True, exist_ok=True)
         (clone / path).touch()
