@@ -42,7 +42,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def refused(project: Project, *words: str, before: Sequence[str] = (), most_bytes: int = 0, **variables: str) -> str:
-    """The last line of a command that must end with status 2 and without a trace."""
+    """What a command says that must end with status 2 and without a trace."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
@@ -60,8 +60,9 @@ def refused(project: Project, *words: str, before: Sequence[str] = (), most_byte
         preexec_fn=limit if most_bytes else None,
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("error: ") and line.endswith(".")
+    # A progress bar may stand before it and after it.
+    [line] = re.findall(r"error: (.*)$", done.stderr, re.M)
+    assert line.endswith(".")
     return line
 
 
