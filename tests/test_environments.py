@@ -210,6 +210,13 @@ def test_an_environment_that_lacks_files_is_completed_and_a_whole_one_left_alone
     assert "pip" not in (clone / "calls").read_text(encoding="utf-8")
 
 
+def test_packages_that_cannot_be_fetched_are_one_sentence_and_nothing_counts_as_ready(clone: Path) -> None:
+    write_program(clone / ".venv/bin/python", '#!/bin/sh\ncase "$*" in *"pip install"*) exit 1 ;; esac\nexec %s "$@"\n')
+    done = make(clone, "setup")
+    assert done.returncode != 0 and not (clone / ".venv/.ready").exists()
+    assert "error: packages could not be installed: check the network, the disk, HTTPS_PROXY" in done.stderr
+
+
 def test_packages_that_lack_files_are_found(tmp_path: Path) -> None:
     for name, path in (("whole", "whole/a.py"), ("broken", "broken/a.py")):
         (tmp_path / f"{name}-1.0.dist-info").mkdir()
