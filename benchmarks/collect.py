@@ -54,9 +54,11 @@ def section(output: str) -> str:
     """A benchmark's table and its last line of JSON as Markdown."""
     *table, last = output.rstrip().splitlines()
     content = json.loads(last)
-    figures = ", ".join(f"{name} {value:g}" for name, value in content["figures"].items())
-    lines = ["```text", *table, "```", "", f"{content['machine']}. {figures}."]
-    return "\n".join(lines).replace("```text\n\n", "```text\n").replace("\n\n```", "\n```")
+    machine = content["machine"]
+    if isinstance(machine, dict):
+        machine = ", ".join(f"{name} {value}" for name, value in machine.items())
+    figures = "; ".join(f"{name} {value:g}" for name, value in content["figures"].items())
+    return "\n".join(["```text", *table, "```", "", f"{machine}: {figures}."])
 
 
 def placed(text: str, name: str, content: str) -> str:

@@ -66,7 +66,7 @@ def test_tables_are_collected_between_their_marks_and_the_rest_stays(
     text = document.read_text(encoding="utf-8")
     assert text.startswith("# How fast\n\nBy hand.\n") and text.endswith("\nBy hand again.\n")
     assert text.count("ours   4") == 1 and "ours   3" not in text and "ours   5" in text
-    assert "a machine. ratio 4." in text and "two failed" in capsys.readouterr().err
+    assert "a machine: ratio 4." in text and "two failed" in capsys.readouterr().err
 
 
 @pytest.mark.experience

@@ -91,7 +91,9 @@ def tracking_server(database: str, tmp_path_factory: pytest.TempPathFactory) -> 
     port, log = free_port(), folder / "log"
     command = ["mlflow", "server", "--backend-store-uri", database, "--serve-artifacts"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
-    with running([*command, "--workers", "1"], log, cwd=folder, env=environment()):
+    # Workers for jobs that nobody here gives it would take longer to start than the server itself.
+    variables = environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with running([*command, "--workers", "1"], log, cwd=folder, env=variables):
         wait_for(f"http://127.0.0.1:{port}/health", log)
         yield f"http://127.0.0.1:{port}"
 
