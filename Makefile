@@ -7,9 +7,16 @@ TESTS ?= tests
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
+# A tracking server that is away costs seconds; MLflow by itself tries for minutes.
+export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 2
 READY := .venv/.ready
+INSTALLED := src/cinetune/installed.py
+refuse_old = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo \
+	"error: $(1) is not Python 3.11 or 3.12: name one, as in \`make setup PYTHON=python3.11\`." >&2; exit 2; }
+install = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(1) || { echo \
+	"error: packages could not be installed: check the network, the disk, HTTPS_PROXY and PIP_INDEX_URL." >&2; exit 2; }
 
-.PHONY: demo test test-slow lint format serve ui clean setup pull
+.PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull
 
 demo: setup pull  ## fine-tune, evaluate, register; ends with the result table
 	mlflow run . --env-manager local
@@ -20,9 +27,16 @@ test: setup pull  ## the fast tests
 test-slow: setup pull  ## the tests that take minutes
 	python -m pytest -m "slow and not gpu" $(TESTS)
 
+coverage: setup pull  ## the fast tests again, and which lines none of them runs
+	python -m pytest -m "not slow and not gpu" --cov --cov-report=term-missing $(TESTS)
+
 lint: setup
 	ruff check .
 	ruff format --check .
+	mypy
+
+audit: setup  ## known weaknesses of the installed packages; asks PyPI
+	pip-audit --skip-editable
 
 format: setup
 	ruff check --fix .
@@ -34,15 +48,26 @@ serve: setup  ## the registered model on a port; the README has a request to sen
 ui: setup  ## experiments, models and artifacts in the browser
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port $(UI_PORT)
 
-setup: $(READY)
+bench: setup pull  ## every benchmark; their tables go into docs/performance.md
+	python benchmarks/collect.py
 
+setup:
+	@test ! -e $(READY) || .venv/bin/python -I $(INSTALLED) > /dev/null 2>&1 || rm -f $(READY)
+	@$(MAKE) --no-print-directory $(READY)
+
+# What half of an environment lacks is installed again; one that cannot even run pip is made anew.
 $(READY): pyproject.toml
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $(READY)
+	@.venv/bin/python -c 'import pip' 2> /dev/null || \
+		{ $(call refuse_old,$(PYTHON)); rm -rf .venv; $(PYTHON) -m venv .venv; }
+	@$(call refuse_old,.venv/bin/python)
+	@$(call install,--editable '.[dev]')
+	@lacking=$$(.venv/bin/python -I $(INSTALLED)) || { echo "installing again:" $$lacking; \
+		$(call install,--force-reinstall --no-deps $$lacking); }
+	@touch $(READY)
 
 pull: setup
 	dvc pull --quiet data.dvc base-model.dvc
 
-clean:  ## everything that can be made again, but for the environment
-	rm -rf outputs cache mlruns mlflow.db
+clean:  ## all that a run can make again, registered versions too; not the environment, the data or what was downloaded
+	rm -rf outputs cache mlruns mlflow.db mlflow.db.lock .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """The benchmark scripts run and say what they promise; how fast anything is, no test asserts."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,39 @@ def test_throughput_of_the_large_model_is_refused_without_a_gpu() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "throughput.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
     assert done.returncode == 2 and "add --tiny" in done.stderr
+
+
+BENCHMARK = """import json
+print("way  seconds\\nours   {seconds}")
+print(json.dumps({{"benchmark": "{name}", "machine": "a machine", "figures": {{"ratio": {seconds}}}}}))
+"""
+
+
+@pytest.mark.experience
+def test_tables_are_collected_between_their_marks_and_the_rest_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import collect
+
+    (tmp_path / "docs").mkdir()
+    document = tmp_path / "docs/performance.md"
+    document.write_text("# How fast\n\nBy hand.\n", encoding="utf-8")
+    for name, seconds in (("one", 3), ("two", 5)):
+        (tmp_path / f"{name}.py").write_text(BENCHMARK.format(name=name, seconds=seconds), encoding="utf-8")
+    assert collect.collect(tmp_path, ["one", "two"], document) == 0
+    document.write_text(document.read_text(encoding="utf-8") + "\nBy hand again.\n", encoding="utf-8")
+    (tmp_path / "one.py").write_text(BENCHMARK.format(name="one", seconds=4), encoding="utf-8")
+    (tmp_path / "two.py").write_text("raise SystemExit(3)\n", encoding="utf-8")
+    assert collect.collect(tmp_path, ["one", "two"], document) == 1
+    text = document.read_text(encoding="utf-8")
+    assert text.startswith("# How fast\n\nBy hand.\n") and text.endswith("\nBy hand again.\n")
+    assert text.count("ours   4") == 1 and "ours   3" not in text and "ours   5" in text
+    assert "a machine: ratio 4." in text and "two failed" in capsys.readouterr().err
+
+
+@pytest.mark.experience
+def test_every_benchmark_is_collected() -> None:
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"collect", "footage"}
+    source = (ROOT / "benchmarks/collect.py").read_text(encoding="utf-8")
+    assert scripts == set(re.search(r"^SCRIPTS = (.*)$", source, re.M)[1].strip("()").replace('"', "").split(", "))

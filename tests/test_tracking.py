@@ -17,7 +17,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from cinetune import __main__ as command_line
-from cinetune import tracking
+from cinetune import owners, tracking
 from cinetune.errors import InputError
 from conftest import environment
 
@@ -190,6 +190,64 @@ def test_a_run_that_another_process_ended_keeps_its_reason(store: mlflow.MlflowC
         raise InputError("the base is gone: pull it.")
     tracking.fail(run.id, "it ended unexpectedly")
     assert "the base is gone" in store.get_run(run.id).data.tags["failure"]
+
+
+KILLED_IN_A_RUN = """
+import os, signal
+from cinetune import tracking
+with tracking.start("train") as run:
+    print(run.id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def left_running() -> str:
+    """The id of a run whose process was killed with no time to end it."""
+    variables = environment() | {"PYTHONPATH": str(Path(tracking.__file__).parents[1])}
+    variables["MLFLOW_TRACKING_URI"] = os.environ["MLFLOW_TRACKING_URI"]
+    done = subprocess.run([sys.executable, "-c", KILLED_IN_A_RUN], env=variables, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return done.stdout.strip()
+
+
+def test_runs_that_a_killed_process_left_running_are_closed_at_the_next_start(
+    store: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = left_running()
+    assert store.get_run(left).info.status == "RUNNING"
+    others = [store.create_run(store.get_run(left).info.experiment_id).info.run_id for _ in range(3)]
+    own, elsewhere, rebooted = others
+    boot, *process = owners.tags()[owners.PROCESS].split()
+    for run_id, host, words in (
+        (own, owners.host(), [boot, *process]),
+        (elsewhere, "another machine", ["another-boot", *process]),
+        (rebooted, owners.host(), ["another-boot", *process]),
+    ):
+        store.set_tag(run_id, owners.HOST, host)
+        store.set_tag(run_id, owners.PROCESS, " ".join(words))
+    with tracking.start("train"):
+        pass
+    statuses = {run_id: store.get_run(run_id).info.status for run_id in (left, *others)}
+    assert statuses == {left: "KILLED", own: "RUNNING", elsewhere: "RUNNING", rebooted: "KILLED"}
+    assert "power cut" in store.get_run(left).data.tags["failure"]
+    assert capsys.readouterr().err.count("is KILLED") == 2
+
+
+def test_a_run_that_is_gone_on_with_belongs_to_the_process_that_does(store: mlflow.MlflowClient) -> None:
+    boot, namespace, _, started = owners.tags()[owners.PROCESS].split()
+    gone = {owners.HOST: owners.host(), owners.PROCESS: f"{boot} {namespace} {2**22 + 1} {started}"}
+    left = store.create_run("0", tags=gone).info.run_id
+    with tracking.start("train") as run:
+        run.go_on(left)
+        assert not owners.is_gone(store.get_run(left).data.tags)
+
+
+def test_a_process_of_another_container_is_never_taken_for_one_of_ours() -> None:
+    boot, namespace, _, started = owners.tags()[owners.PROCESS].split()
+    gone = {owners.HOST: owners.host(), owners.PROCESS: f"{boot} {namespace} {2**22 + 1} {started}"}
+    assert owners.is_gone(gone)
+    assert not owners.is_gone(gone | {owners.PROCESS: f"{boot} {int(namespace) + 1} {2**22 + 1} {started}"})
+    assert not owners.is_gone({})
 
 
 def test_a_store_that_is_away_at_the_start_is_one_sentence(

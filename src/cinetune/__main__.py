@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
+from cinetune import errors, manual
 from cinetune.errors import InputError
 from cinetune.processes import LAUNCHED, WRONG_INPUT
 
@@ -50,10 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     reason = "it ended unexpectedly: see its output"
     status = 1
     try:
-        status = _dispatch(words)
+        with errors.told():
+            status = _dispatch(words)
     except InputError as error:
         reason, status = str(error), WRONG_INPUT
-        print(f"error: {reason}", file=sys.stderr, flush=True)
+        print(manual.error_label(), reason, file=sys.stderr, flush=True)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
         reason = f"it was stopped with exit status {status}"
@@ -69,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if "COMP_LINE" in os.environ:
+        _complete(os.environ["COMP_LINE"])
+        return 0
     if not words or words[0] in ("--help", "-h"):
         print(_usage())
         return 0 if words else WRONG_INPUT
@@ -82,8 +87,16 @@ def _usage() -> str:
     lines = ["python -m cinetune <command> [--parameter value ...]; --help after a command tells more.", ""]
     for command in COMMANDS:
         documentation = importlib.import_module(f"cinetune.stages.{command}").__doc__ or ""
-        lines.append(f"  {command:<10}{documentation.splitlines()[0]}")
+        lines.append(f"  {command:<11}{documentation.splitlines()[0]}")
+    lines += ["", "Bash completes commands and parameters after: complete -o default -C cinetune cinetune"]
     return "\n".join(lines)
+
+
+def _complete(line: str) -> None:
+    from cinetune import stages
+
+    known = stages.parameters()
+    print(*manual.completions(line, {command: known.get(command, ()) for command in COMMANDS}), sep="\n")
 
 
 def _leave_on_signals() -> None:

@@ -83,8 +83,7 @@ def table(measured: Mapping[str, Any]) -> Table:
 
 def console(measured: Mapping[str, Any]) -> str:
     content = table(measured)
-    rows = [list(content.headers[:4]), *(list(row[:4]) for row in content.rows)]
-    return page.aligned([[str(cell) for cell in row] for row in rows])
+    return page.aligned([[str(cell) for cell in row[:4]] for row in (content.headers, *content.rows)])
 
 
 def sections(measured: Mapping[str, Any]) -> list[Section]:

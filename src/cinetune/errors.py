@@ -1,5 +1,50 @@
-"""The one exception whose text is meant for the person at the keyboard or the client on the wire."""
+"""What a person at the keyboard or a client on the wire can put right is told in one sentence, without a trace."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+# How safetensors and PyTorch, whose errors carry no number, speak of a full disk.
+SPOKEN_OF = (*map(os.strerror, FULL), "PytorchStreamWriter failed writing")
 
 
 class InputError(ValueError):
     """What was given cannot be used: one sentence that names the value and the remedy."""
+
+
+def of_machine(error: BaseException) -> InputError | None:
+    """What the machine refuses, room or a permission, as one sentence; None for any other error."""
+    number, path = getattr(error, "errno", None), getattr(error, "filename", None)
+    place = f" at {str(path)!r}" if path else ""
+    if number in FULL or any(words in str(error) for words in SPOKEN_OF):
+        return InputError(
+            f"there is no room left on the disk{place}: free some and run it again; docs/disk.md says what may be "
+            "deleted."
+        )
+    if number in REFUSED and path:
+        return InputError(
+            f"{str(path)!r} is refused to this user ({os.strerror(number)}): change its owner or mode, or run as the "
+            "user who owns it."
+        )
+    return None
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turns what the machine refuses within the block into InputError."""
+    try:
+        yield
+    except _of_writing() as error:
+        sentence = of_machine(error)
+        if sentence is None:
+            raise
+        raise sentence from None
+
+
+def _of_writing() -> tuple[type[Exception], ...]:
+    from safetensors import SafetensorError
+
+    return OSError, RuntimeError, SafetensorError

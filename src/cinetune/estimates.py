@@ -154,13 +154,12 @@ def estimate(plan: Plan, size: Size, params: Params) -> Estimate:
     # Kept of each layer for the way back: about six vectors of the hidden size and four of the intermediate.
     one_layer = width * tokens * (6 * size.hidden + 4 * size.intermediate)
     epochs = steps.steps / steps.steps_per_epoch
+    passes = _passes(params.train.activation_checkpointing, size.layers)
     return Estimate(
         schedule=steps,
         bytes_kept=weights + size.layers * one_layer,
         bytes_checkpointed=weights + one_layer + width * tokens * size.layers * size.hidden,
-        flops=_passes(params.train.activation_checkpointing, size.layers)
-        * epochs
-        * sum(_flops(pack, size) for pack in plan.packs),
+        flops=passes * epochs * sum(_flops(pack, size) for pack in plan.packs),
     )
 
 

@@ -71,7 +71,8 @@ def read(sources: str, revision: str, videos: Path | None, folder: Path) -> Inta
 
     Raises InputError for a source that cannot be read at all.
     """
-    intake, seen = Intake(), set()
+    intake = Intake()
+    seen: set[int] = set()
     files = {split: folder / f"{split}.parquet" for split in SPLITS}
     for split, name, root, rows in _sources(sources, revision, videos):
         unfinished = files[split].with_suffix(".unfinished")

@@ -76,8 +76,8 @@ def _interval_of_mean(values: np.ndarray, clusters: ArrayLike, bootstrap_samples
         stop = min(start + step, bootstrap_samples)
         drawn = generator.integers(unique.size, size=(stop - start, unique.size))
         means[start:stop] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return [float(low), float(high)]
+    bounds: list[float] = np.percentile(means, [2.5, 97.5]).tolist()
+    return bounds
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> dict[str, int | float]:

@@ -70,6 +70,8 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
         )
     revision = params.revision or None
     try:
+        # Without a network each file costs half a minute of patience: one is enough to know.
+        VideoLlavaConfig.from_pretrained(params.base, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(params.base, revision=revision)
         model, loading = VideoLlavaForConditionalGeneration.from_pretrained(
             params.base, revision=revision, output_loading_info=True, **options

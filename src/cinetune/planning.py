@@ -118,7 +118,7 @@ def _split(
     clip: ClipQuestions, count: int, first: int, in_words: int, lengths: dict[str, tuple[int, int]], prefix: int
 ) -> list[PlannedPack]:
     """The clip's questions in `count` packs, of which the first has the number `first`."""
-    packs = []
+    packs: list[PlannedPack] = []
     for questions in pieces(clip.questions, -(-len(clip.questions) // count)):
         # Others for the next clip, the same in every epoch: a pack is a function of its number.
         chosen = np.random.default_rng(first + len(packs)).permutation(len(questions))[:in_words]
@@ -141,4 +141,4 @@ def _lengths(
         answers = encoder.answers([item.choices[item.answer] for item in questions])
         asked = [len(ids) for ids in encoder.suffixes([(item.text, None) for item in questions])]
         worded = [length + len(answer) - 1 for length, answer in zip(asked, answers, strict=True)]
-    return {item.question_id: pair for item, *pair in zip(questions, lettered, worded, strict=True)}
+    return {item.question_id: (one, other) for item, one, other in zip(questions, lettered, worded, strict=True)}

@@ -65,7 +65,7 @@ def console_table(
         f"with 95 % interval over {metrics_base.get('resampled', 'clips')}",
         page.aligned([headers, *ours]),
         "Average under each way of reading an answer, and the replies that it could not read",
-        page.aligned([[header.lower() for header in readings.headers], *readings.rows]),
+        page.aligned([[str(cell) for cell in row] for row in (map(str.lower, readings.headers), *readings.rows)]),
     ]
     missing = sections.missing_sentence(models)
     if missing:

@@ -65,10 +65,10 @@ def parse(text: str) -> list[Cue]:
     cues: list[Cue] = []
     for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").replace("\r", "\n")):
         lines = block.split("\n")
-        at = next((number for number, line in enumerate(lines) if TIMES.match(line)), None)
-        if at is None:
+        found = ((number, TIMES.match(line)) for number, line in enumerate(lines))
+        at, times = next(((number, match.groups()) for number, match in found if match), (0, None))
+        if times is None:
             continue
-        times = TIMES.match(lines[at]).groups()
         words = [_clean(line) for line in lines[at + 1 :]]
         spoken = " ".join(line for line in words if line)
         if spoken:
@@ -103,8 +103,8 @@ def _is_timed(text: str) -> bool:
 
 
 def _seconds(parts: Sequence[str | None]) -> float:
-    hours, minutes, seconds, fraction = parts
-    return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + int(fraction.ljust(3, "0")) / 1000
+    hours, minutes, seconds, fraction = (part or "0" for part in parts)
+    return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + int(fraction.ljust(3, "0")) / 1000
 
 
 def _clean(line: str) -> str:

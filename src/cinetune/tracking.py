@@ -18,11 +18,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinetune import processes, provenance
+from cinetune import errors, owners, processes, provenance
 from cinetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,11 +35,13 @@ EXPERIMENT = "cinetune"
 STORE = "sqlite:///mlflow.db"
 PARENT = "CINETUNE_PARENT_RUN_ID"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECONDS_TO_ANSWER = 10.0
 SECONDS_BEFORE_RETRY = 30.0
 MOST_WAITING_METRICS = 50_000
 METRICS_A_BATCH, PARAMS_A_BATCH = 500, 100
 MOST_TAG_CHARS = 5000
 ENDED = ("FINISHED", "FAILED", "KILLED")
+ABANDONED = "its process was gone without having ended it, as after a power cut"
 
 
 class Run:
@@ -58,6 +61,9 @@ class Run:
 
         self.set_tags({"resumed": run_id})
         with deferred_signals(), reaching(f"run {run_id} cannot be gone on with"):
+            # Before it is RUNNING again: others would take it for one whose process is gone.
+            for name, value in owners.tags().items():
+                self._client.set_tag(run_id, name, value)
             earlier = mlflow.start_run(run_id=run_id, nested=True)
             self.id = run_id
             if "failure" in earlier.data.tags:
@@ -219,7 +225,9 @@ def start(
         # Between creating a run and knowing its id no signal may come, or the run would stay RUNNING.
         with deferred_signals():
             run = _open(name or (tags or {}).get("dvc.stage", stage), parent)
-            run.set_tags({"stage": stage, **provenance.git_state(), **(tags or {})})
+            run.set_tags({"stage": stage, **owners.tags(), **provenance.git_state(), **(tags or {})})
+        if parent is None:
+            _close_abandoned(run.experiment_id)
         yield run
     except BaseException as error:
         if run is not None:
@@ -246,6 +254,18 @@ def _open(name: str, parent: Run | UntrackedRun | None) -> Run:
     return Run(active.info.run_id, active.info.experiment_id, client)
 
 
+def _close_abandoned(experiment_id: str) -> None:
+    """End runs of this machine that a power cut or kill -9 has left RUNNING as KILLED."""
+    ours = f"attributes.status = 'RUNNING' and tags.`{owners.HOST}` = '{owners.host()}'"
+    with reaching():
+        client = open_store()
+        for run in client.search_runs([experiment_id], ours):
+            if owners.is_gone(run.data.tags):
+                client.set_tag(run.info.run_id, "failure", ABANDONED)
+                client.set_terminated(run.info.run_id, "KILLED")
+                print(f"tracking: run {run.info.run_id} is KILLED: {ABANDONED}.", file=sys.stderr, flush=True)
+
+
 def create_child(parent: Run, name: str) -> str:
     """A run below another that a process yet to be started will write to, given it as MLFLOW_RUN_ID."""
     with reaching():
@@ -267,6 +287,7 @@ def open_store() -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = mlflow.get_tracking_uri()
     with reaching():
+        _knock(uri)
         if not uri.startswith("sqlite:///"):
             return mlflow.MlflowClient()
         # Several processes that start on a missing file at once would all migrate it.
@@ -278,6 +299,17 @@ def open_store() -> MlflowClient:
             if uri == STORE and default.name == "Default" and client.get_experiment_by_name(EXPERIMENT) is None:
                 client.rename_experiment("0", EXPERIMENT)
             return client
+
+
+@cache
+def _knock(uri: str) -> None:
+    """Raises where a server does not answer at all: MLflow would try for minutes."""
+    if uri.startswith("http"):
+        import requests
+
+        # One whose certificate is doubted has answered; MLflow has settings of its own for that.
+        with suppress(requests.exceptions.SSLError):
+            requests.head(uri, timeout=SECONDS_TO_ANSWER)
 
 
 def _experiment_id(client: MlflowClient) -> str:
@@ -392,7 +424,14 @@ def reaching(what: str = "the tracking store cannot be used") -> Iterator[None]:
         yield
     except store_errors() as error:
         address = os.environ.get("MLFLOW_TRACKING_URI", STORE)
-        raise InputError(f"{what} ({_line(error)}): check MLFLOW_TRACKING_URI, now {address!r}.") from None
+        proxy = " A proxy is set: name the server's host in NO_PROXY." if _goes_through_proxy(address) else ""
+        raise InputError(f"{what} ({_line(error)}): check MLFLOW_TRACKING_URI, now {address!r}.{proxy}") from None
+
+
+def _goes_through_proxy(address: str) -> bool:
+    from requests.utils import get_environ_proxies
+
+    return address.startswith("http") and bool(get_environ_proxies(address))
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -410,4 +449,5 @@ def _line(error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"stopped with exit status {error.code}"
-    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {_line(error)}"
+    sentence = error if isinstance(error, InputError) else errors.of_machine(error)
+    return str(sentence) if sentence else f"{type(error).__name__}: {_line(error)}"

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 
+from cinetune import manual, provenance
 from cinetune import params as params_module
-from cinetune import provenance
 from cinetune.errors import InputError
 from cinetune.params import Params
 
@@ -88,6 +88,11 @@ def parse(
     return Arguments(params.override(stage, values) if values else params, is_pipeline)
 
 
+def parameters() -> dict[str, list[str]]:
+    """The parameters of each section of params.yaml that is a stage's."""
+    return {stage: list(_kinds(stage)) for stage in get_type_hints(Params)}
+
+
 def _kinds(stage: str) -> dict[str, type]:
     """The keys that a stage takes, and their types."""
     section = get_type_hints(Params).get(stage)
@@ -134,12 +139,12 @@ def _without_project_defaults(stage: str, given: dict[str, str]) -> dict[str, st
 
 
 def _help(stage: str, documentation: str, kinds: Mapping[str, type], has_pipeline: bool) -> str:
-    words = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-    lines = [documentation.strip(), "", "Arguments (their defaults stand in params.yaml):"]
-    lines += [f"  --{name:<22}{words[kind]}" for name, kind in kinds.items() if name != "params"]
-    lines.append(f"  --{'params':<22}a YAML file that holds only what differs from params.yaml")
+    lines = [documentation.strip(), "", "Parameters [with their defaults, from params.yaml]:"]
+    lines += manual.parameters(stage, {name: kind for name, kind in kinds.items() if name != "params"})
+    lines.append(f"  --{'params':<25}a YAML file that holds only what differs from params.yaml")
     if has_pipeline:
-        lines.append(f"  --{'pipeline':<22}as dvc.yaml calls it: params.yaml alone, DVC's outputs")
+        lines.append(f"  --{'pipeline':<25}as dvc.yaml calls it: params.yaml alone, DVC's outputs")
+    lines.append(f"  --{'help':<25}this text")
     return "\n".join(lines)
 
 

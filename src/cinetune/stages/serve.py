@@ -18,7 +18,7 @@ import socket
 from collections.abc import Sequence
 from types import FrameType
 
-from cinetune import tracking
+from cinetune import manual, tracking
 from cinetune.errors import InputError
 from cinetune.params import ServeParams
 
@@ -31,11 +31,12 @@ GRACE_S = 10
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cinetune serve", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", help="for instance models:/cinepile-video-llava@champion")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at [127.0.0.1]")
+    parser.add_argument("--port", type=int, default=5000, help="[5000]")
     keys = [field.name for field in dataclasses.fields(ServeParams)]
     for key in keys:
-        parser.add_argument(f"--{key}", help="instead of the version's own")
+        _, remark = manual.written("serve").get(key, ("", ""))
+        parser.add_argument(f"--{key}", help=f"instead of the version's own: {remark}")
     options = parser.parse_args(argv)
     changed = {key: value for key in keys if (value := getattr(options, key)) is not None}
     run(options.model, options.host, options.port, changed)
