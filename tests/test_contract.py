@@ -24,7 +24,7 @@ ENTRY_POINTS = (
 )  # fmt: skip
 # Modules that a stage imports and that still do not decide its bytes; dvc.yaml gives the reasons.
 TELLING = {"errors", "params", "provenance", "registry", "stages", "tracking"}
-TELLING |= {"checkpoints", "estimates", "memory", "processes"}
+TELLING |= {"checkpoints", "estimates", "memory", "processes", "views"}
 NAMES_ALONE = {
     "frames": {"answers", "metrics", "prompts"},
     "train": {"answers", "frame_store", "metrics"},

@@ -24,7 +24,11 @@ from cinetune.params import Params
 
 def run(params: Params) -> Path:
     """The study's folder."""
-    with tracking.start("study", stages.tags_of(params)) as tracked, tempfile.TemporaryDirectory() as scratch:
+    title = stages.run_name("study", *stages.unusual(params, "study"))
+    with (
+        tracking.start("study", stages.tags_of(params), name=title) as tracked,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         from cinetune import studies
 
         if not isinstance(tracked, tracking.Run):
@@ -44,7 +48,8 @@ def run(params: Params) -> Path:
             if count in chosen:
                 root = Path(scratch) / f"{count}-films"
                 studies.with_films(Path(params.data.root), chosen[count], root)
-            metrics = _train_and_evaluate(params, seed, root, Path(scratch), tracked)
+            label = f"seed={seed} films={count}"
+            metrics = _train_and_evaluate(params, seed, root, label, Path(scratch), tracked)
             trained.append({"seed": seed, "films": count, "metrics": metrics})
         measured = studies.measure(trained, len(films))
         target = stages.RUNS / tracked.id / "study"
@@ -58,21 +63,21 @@ def run(params: Params) -> Path:
 
 
 def _train_and_evaluate(
-    params: Params, seed: int, root: Path, scratch: Path, tracked: tracking.Run
+    params: Params, seed: int, root: Path, label: str, scratch: Path, tracked: tracking.Run
 ) -> Mapping[str, Any]:
-    """metrics.json of one more training."""
+    """metrics.json of one more training, whose runs are named with `label`."""
     params = params.override("train", {"seed": seed}).override("data", {"root": str(root)})
-    adapter = _call("train", params, scratch, tracked) / "adapter"
+    adapter = _call("train", params, label, scratch, tracked) / "adapter"
     params = params.override("evaluate", {"model": str(adapter), "ablation": "none", "ablations": "none"})
-    (metrics,) = (_call("evaluate", params, scratch, tracked) / "evaluation").glob("*/metrics.json")
+    (metrics,) = (_call("evaluate", params, label, scratch, tracked) / "evaluation").glob("*/metrics.json")
     return stages.read_json(metrics)
 
 
-def _call(stage: str, params: Params, scratch: Path, tracked: tracking.Run) -> Path:
+def _call(stage: str, params: Params, label: str, scratch: Path, tracked: tracking.Run) -> Path:
     """Run a stage as a run below this one; its folder."""
     recipe = scratch / "params.yaml"
     recipe.write_text(yaml.safe_dump(params.to_dict(), sort_keys=False), encoding="utf-8")
-    child = tracking.create_child(tracked, stage)
+    child = tracking.create_child(tracked, stages.run_name(stage, label))
     environment = dict(os.environ) | {"MLFLOW_RUN_ID": child, "MLFLOW_EXPERIMENT_ID": tracked.experiment_id}
     command = [sys.executable, "-m", "cinetune", stage, "--params", str(recipe)]
     with subprocess.Popen(command, env=environment) as process:
