@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint format serve ui clean setup pull lock
+.PHONY: demo test test-slow lint format serve ui clean setup pull lock pictures
 
 demo: setup pull  ## fine-tune, evaluate, register; ends with the result table
 	mlflow run . --env-manager local
@@ -51,6 +51,9 @@ lock:  ## write requirements.lock again, after a change of pyproject.toml; needs
 
 pull: setup
 	dvc pull --quiet data.dvc base-model.dvc
+
+pictures: setup  ## the pages of this project's own runs as docs/ui-*.png; after `make demo`, with Chromium
+	CINETUNE_PICTURED=. python -m pytest tests/test_ui.py
 
 clean:  ## everything that can be made again, but for the environment
 	rm -rf outputs cache mlruns mlflow.db
