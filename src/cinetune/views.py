@@ -12,7 +12,7 @@ NOTE_TAG, VIEW_TAG = "mlflow.note.content", "mlflow.sharedViewState."
 
 
 NAME, CREATED, DATASET, DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "attributes.`Dataset`", "duration"
-WIDTHS = {NAME: 250, CREATED: 110, DATASET: 140, DURATION: 75}
+WIDTHS = {NAME: 230, CREATED: 135, DATASET: 135, DURATION: 75}
 USUAL_WIDTH = 100
 # What can be hidden goes by another name there than what has a width.
 SELECTED = {DURATION: "attributes.`Duration`"}
