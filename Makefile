@@ -9,6 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 # A tracking server that is away costs seconds; MLflow by itself tries for minutes.
 export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 2
+export MLFLOW_DISABLE_TELEMETRY := true
 READY := .venv/.ready
 INSTALLED := src/cinetune/installed.py
 refuse_old = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo \
@@ -17,6 +18,7 @@ install = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(
 	"error: packages could not be installed: check the network, the disk, HTTPS_PROXY and PIP_INDEX_URL." >&2; exit 2; }
 
 .PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull
+.PHONY: demo test test-slow lint format serve ui clean setup pull lock pictures
 
 demo: setup pull  ## fine-tune, evaluate, register; ends with the result table
 	mlflow run . --env-manager local
@@ -46,28 +48,33 @@ serve: setup  ## the registered model on a port; the README has a request to sen
 	python -m cinetune serve $(MODEL) --port $(PORT)
 
 ui: setup  ## experiments, models and artifacts in the browser
+	@echo "The runs: http://127.0.0.1:$(UI_PORT)/#/experiments/0/runs?workflowType=machine_learning&viewStateShareKey=overview"
 	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port $(UI_PORT)
 
 bench: setup pull  ## every benchmark; their tables go into docs/performance.md
 	python benchmarks/collect.py
+
+.PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull lock pictures
+
+lock:  ## write requirements.lock again, after a change of pyproject.toml; needs uv
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+	  --output-file requirements.lock pyproject.toml
+	sed -E '/^(cuda|nvidia|triton)/d; s/\+cpu//' requirements.lock > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+pull: setup
+	dvc pull --quiet data.dvc base-model.dvc
 
 setup:
 	@test ! -e $(READY) || .venv/bin/python -I $(INSTALLED) > /dev/null 2>&1 || rm -f $(READY)
 	@$(MAKE) --no-print-directory $(READY)
 
 # What half of an environment lacks is installed again; one that cannot even run pip is made anew.
-$(READY): pyproject.toml
+$(READY): pyproject.toml requirements.lock
 	@.venv/bin/python -c 'import pip' 2> /dev/null || \
 		{ $(call refuse_old,$(PYTHON)); rm -rf .venv; $(PYTHON) -m venv .venv; }
 	@$(call refuse_old,.venv/bin/python)
-	@$(call install,--editable '.[dev]')
+	@$(call install,--constraint requirements.lock --editable '.[dev]')
 	@lacking=$$(.venv/bin/python -I $(INSTALLED)) || { echo "installing again:" $$lacking; \
 		$(call install,--force-reinstall --no-deps $$lacking); }
 	@touch $(READY)
-
-pull: setup
-	dvc pull --quiet data.dvc base-model.dvc
-
-clean:  ## all that a run can make again, registered versions too; not the environment, the data or what was downloaded
-	rm -rf outputs cache mlruns mlflow.db mlflow.db.lock .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

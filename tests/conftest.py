@@ -20,6 +20,9 @@ import yaml
 
 from cinetune.errors import InputError
 
+# As the command line sets it.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("src", "MLproject", "conda.yaml", "dvc.yaml", ".dvcignore", ".gitignore")
 SMALL = {
@@ -165,7 +168,8 @@ def bare_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="session")
 def looped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, subprocess.CompletedProcess[str]]:
     """A project after its first `mlflow run .`, and what that printed; the tests that share it only add to it."""
-    project = make_project(tmp_path_factory.mktemp("looped") / "project")
+    # Of what people call their folders, much has a space in it, or letters that are not English.
+    project = make_project(tmp_path_factory.mktemp("looped") / "a project für Filme")
     add_inputs(project)
     return project, project.mlflow_run()
 

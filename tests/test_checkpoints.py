@@ -173,8 +173,8 @@ def test_killed_at_random_moments_it_ends_bit_by_bit_as_one_that_was_not(tmp_pat
             continue
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL
-        killed += 1
+        # It may have ended just before.
+        killed += process.exitcode == -signal.SIGKILL
         reached.add(checkpoints.last(work))
     assert len(reached) > 2
     process = start(work)

@@ -25,7 +25,7 @@ ENTRY_POINTS = (
 )  # fmt: skip
 # Modules that a stage imports and that still do not decide its bytes; dvc.yaml gives the reasons.
 TELLING = {"errors", "params", "provenance", "registry", "stages", "tracking"}
-TELLING |= {"manual", "owners", "checkpoints", "estimates", "memory", "processes", "pruning"}
+TELLING |= {"manual", "owners", "checkpoints", "estimates", "memory", "processes", "pruning", "views"}
 NAMES_ALONE = {
     "frames": {"answers", "metrics", "prompts"},
     "train": {"answers", "frame_store", "metrics", "published"},

@@ -15,7 +15,7 @@ import yaml
 
 from cinetune import stages
 from cinetune.errors import InputError
-from conftest import Project, environment
+from conftest import ROOT, Project, environment
 
 pytestmark = pytest.mark.experience
 
@@ -105,6 +105,15 @@ def test_defaults_that_mlflow_passes_do_not_overrule_an_edited_file(
     assert (train.epochs, train.seed, train.lora_rank) == (5, 11, int(defaults["lora_rank"]))
     monkeypatch.delenv("MLFLOW_RUN_ID")
     assert stages.parse(words, "train", "").params.train.epochs == float(defaults["epochs"])
+
+
+def test_a_runs_name_says_what_differs_from_the_projects_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    params = stages.parse([], "train", "").params
+    assert stages.unusual(params, "train") == []
+    changed = params.override("train", {"learning_rate": "1e-4", "seed": "9", "resume": "true"})
+    assert stages.unusual(changed, "train", known=["seed"]) == ["learning_rate=0.0001", "resume=True"]
+    assert stages.run_name("train", "a\nb", "x" * 100) == f"train a b {'x' * 69}…"
 
 
 def test_text_with_any_sign_reaches_the_stage(bare_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -90,6 +91,41 @@ def test_the_run_of_mlflow_run_is_taken_up_and_its_id_not_handed_on(
         assert run.id == given
         assert "MLFLOW_RUN_ID" not in os.environ
     assert store.get_run(given).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "train epochs=1"), ("lr-sweep-1", "lr-sweep-1")])
+def test_a_name_that_mlflow_made_up_gives_way_and_a_persons_stays(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, given: str | None, kept: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", store.create_run("0", run_name=given).info.run_id)
+    with tracking.start("train", name="train epochs=1") as run:
+        pass
+    assert store.get_run(run.id).info.run_name == kept
+
+
+def test_a_run_that_ends_before_its_stage_begins_has_the_entry_points_name(store: mlflow.MlflowClient) -> None:
+    given = store.create_run("0", tags={"mlflow.project.entryPoint": "evaluate"}).info.run_id
+    tracking.fail(given, "parameter 'epochz' is not known")
+    assert store.get_run(given).info.run_name == "evaluate"
+
+
+def test_a_run_says_what_it_made_with_links_to_other_runs(store: mlflow.MlflowClient) -> None:
+    with tracking.start("main") as run:
+        run.describe(f"train: run {'a' * 32}")
+    text = store.get_run(run.id).data.tags["mlflow.note.content"]
+    assert text == f"train: [run {'a' * 32}](#/experiments/{run.experiment_id}/runs/{'a' * 32})"
+
+
+def test_an_experiment_has_its_views_and_keeps_what_a_person_made_of_them(store: mlflow.MlflowClient) -> None:
+    with tracking.start("train") as run:
+        pass
+    tags = store.get_experiment(run.experiment_id).tags
+    overview = json.loads(tags["mlflow.sharedViewState.overview"])
+    assert overview["name"] == "Overview" and "finetuned/accuracy" in overview["state"]
+    store.set_experiment_tag(run.experiment_id, "mlflow.note.content", "ours")
+    with tracking.start("train"):
+        pass
+    assert store.get_experiment(run.experiment_id).tags == tags | {"mlflow.note.content": "ours"}
 
 
 def test_a_stage_of_the_loop_is_a_child_of_the_loops_run(

@@ -45,6 +45,9 @@ STARTED_BY = ("MLFLOW_RUN_ID", "CINETUNE_PARENT_RUN_ID", "DVC_STAGE", LAUNCHED)
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status: 0, 2 for wrong input (one sentence on stderr), 128 + n after signal n."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # MKL's sums are then the same however many threads it takes, so that a training that goes on keeps its bits. It
+    # reads this before its first product.
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     _leave_on_signals()
     if any(name in os.environ for name in STARTED_BY):
         _leave_with_parent()

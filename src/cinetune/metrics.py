@@ -380,3 +380,31 @@ def letter_counts(rows: pd.DataFrame, column: str, letters: str) -> dict[str, in
     """How often each letter stands in a column, in that order, and how often none of them ("none")."""
     counts = {letter: int((rows[column] == letter).sum()) for letter in letters}
     return counts | {"none": len(rows) - sum(counts.values())}
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """metrics.json as figures named by split, for MLflow: `test/accuracy`, `test/accuracy/crd`, ...
+
+    Those are by option logit; the others stand under their scorer's name, as in `test/strict/accuracy`. Intervals are
+    those of the whole; metrics.json and the report have them all.
+    """
+    split = summary["split"]
+    found: dict[str, float | None] = {
+        f"{split}/n": summary["scorers"]["logit"]["overall"]["n"],
+        f"{split}/clips_missing": summary["clips_missing"],
+        f"{split}/questions_missing": summary["questions_missing"],
+        f"{split}/calibration_error": summary["calibration"]["error"],
+        f"{split}/lenient/abstained": summary["scorers"]["lenient"].get("abstained"),
+    }
+    for scorer, scores in summary["scorers"].items():
+        above = split if scorer == "logit" else f"{split}/{scorer}"
+        overall = scores["overall"]
+        low, high = overall["ci95"] or (None, None)
+        parts = scores["categories"] | {
+            "hard": scores["hard_split"]["True"],
+            "needs_picture": scores["visual_reliance"]["1"],
+        }
+        found |= {f"{above}/accuracy": overall["accuracy"], f"{above}/ci_low": low, f"{above}/ci_high": high}
+        found |= {f"{above}/accuracy/{name}": part["accuracy"] for name, part in parts.items()}
+        found |= {f"{above}/unparsed": scores["unparsed"]}
+    return found

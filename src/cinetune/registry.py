@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from cinetune.errors import InputError
 from cinetune.tracking import deferred_signals, fetch, open_store, reaching, store_errors
+from cinetune.views import NOTE_TAG
 
 T = TypeVar("T")
 
@@ -49,10 +50,30 @@ def run_of(uri: str) -> str:
 
 
 def create_version(name: str, model_uri: str, tags: Mapping[str, str]) -> str:
+    """A version of a logged model, described as that is."""
     import mlflow
 
     with reaching(), deferred_signals():
-        return str(mlflow.register_model(model_uri, name, await_registration_for=60, tags=dict(tags)).version)
+        made = mlflow.register_model(model_uri, name, await_registration_for=60, tags=dict(tags))
+        logged = open_store().get_logged_model(model_uri.removeprefix("models:/"))
+        open_store().update_model_version(name, made.version, logged.tags[NOTE_TAG])
+        return str(made.version)
+
+
+def describe_model(name: str, text: str) -> None:
+    """Make the model if it is missing; one that somebody has described stays as it is."""
+    from mlflow.exceptions import MlflowException
+
+    with reaching():
+        client = open_store()
+        try:
+            known = client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            known = client.create_registered_model(name)
+        if not known.description:
+            client.update_registered_model(name, text)
 
 
 def set_alias(name: str, alias: str, version: str) -> None:

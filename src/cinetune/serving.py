@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from cinetune import model_card, places, prompts
+from cinetune import model_card, places, prompts, views
 from cinetune.engine import BusyError
 from cinetune.errors import InputError
 from cinetune.frames import FrameSettings, identity
@@ -48,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 MOST_ROWS = 256
 MOST_NEW_TOKENS = 256
+# What MLflow takes as a description.
+MOST_CARD_CHARS = 5000
 REQUIREMENTS = (
     "mlflow", "transformers", "torch", "peft", "bitsandbytes", "accelerate", "av", "scenedetect-headless",
     "pandas", "numpy",
@@ -198,19 +201,29 @@ def log_model(
             "card": (Path(scratch) / "README.md", model_card.text(config, metrics, tags)),
             "params": (Path(scratch) / "params.yaml", yaml.safe_dump(params.to_dict(), sort_keys=False)),
         }
+        card = written["card"][1]
         for path, content in written.values():
             path.write_text(content, encoding="utf-8")
         artifacts = {"adapter": str(adapter), **{name: str(path) for name, (path, _) in written.items()}}
         if embed_base:
             artifacts["base"] = str(_copy_base(base, Path(scratch) / "base"))
         return mlflow.pyfunc.log_model(
-            name="model",
+            # What a name of MLflow's registry may hold, a model's own may not.
+            name=re.sub(r"[/:.%\"']", "-", params.register.name),
             python_model=str(package / "serving_model.py"),
             artifacts=artifacts,
             code_paths=[str(package)],
             signature=signature(params.evaluate.max_new_tokens, params.frames.num_frames),
             input_example=pd.DataFrame([example_row()]),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
+            params={
+                "base": params.model.base,
+                "lora_rank": params.train.lora_rank,
+                "learning_rate": params.train.learning_rate,
+                "epochs": params.train.epochs,
+                "num_frames": params.frames.num_frames,
+            },
+            tags={views.NOTE_TAG: card[:MOST_CARD_CHARS]},
             metadata={
                 name: config[name] for name in ("base_sha256", "adapter_sha256", "prompt_hash", "frame_settings")
             },

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinetune import errors, owners, processes, provenance
+from cinetune import errors, owners, processes, provenance, views
 from cinetune.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 EXPERIMENT = "cinetune"
-STORE = "sqlite:///mlflow.db"
+FILE = "sqlite:///"
+STORE = f"{FILE}mlflow.db"
 PARENT = "CINETUNE_PARENT_RUN_ID"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_ANSWER = 10.0
@@ -42,6 +43,7 @@ METRICS_A_BATCH, PARAMS_A_BATCH = 500, 100
 MOST_TAG_CHARS = 5000
 ENDED = ("FINISHED", "FAILED", "KILLED")
 ABANDONED = "its process was gone without having ended it, as after a power cut"
+NAME = "mlflow.runName"
 
 
 class Run:
@@ -95,6 +97,27 @@ class Run:
         ]
         if time.monotonic() >= self._retry_at:
             self._send_metrics()
+
+    def log_model_metrics(self, model_id: str, metrics: Mapping[str, float | None], dataset: tuple[str, str]) -> None:
+        """Figures of a logged model on a dataset (its name and digest), for the model's own page; None is left out."""
+        from mlflow.entities import Metric
+
+        now, (name, digest) = int(time.time() * 1000), dataset
+        of_model = {"model_id": model_id, "dataset_name": name, "dataset_digest": digest[:36], "run_id": self.id}
+        found = [
+            Metric(metric_name(key), float(value), now, 0, **of_model)
+            for key, value in metrics.items()
+            if value is not None
+        ]
+        self._attempt("the model's metrics", lambda: self._client.log_batch(self.id, metrics=found))
+
+    def rename(self, name: str) -> None:
+        self.set_tags({NAME: name})
+
+    def describe(self, text: str) -> None:
+        """What the run's page says first, in Markdown; `run <id>` becomes a link."""
+        link = rf"[run \1](#/experiments/{self.experiment_id}/runs/\1)"
+        self.set_tags({views.NOTE_TAG: re.sub(r"\brun ([0-9a-f]{32})\b", link, text)})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -187,6 +210,15 @@ class UntrackedRun:
     def log_params(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         pass
 
+    def log_model_metrics(self, model_id: str, metrics: Mapping[str, float | None], dataset: tuple[str, str]) -> None:
+        pass
+
+    def rename(self, name: str) -> None:
+        pass
+
+    def describe(self, text: str) -> None:
+        pass
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         pass
 
@@ -224,7 +256,7 @@ def start(
     try:
         # Between creating a run and knowing its id no signal may come, or the run would stay RUNNING.
         with deferred_signals():
-            run = _open(name or (tags or {}).get("dvc.stage", stage), parent)
+            run = _open(stage, name or stage, parent)
             run.set_tags({"stage": stage, **owners.tags(), **provenance.git_state(), **(tags or {})})
         if parent is None:
             _close_abandoned(run.experiment_id)
@@ -236,20 +268,24 @@ def start(
     run.finish("FINISHED")
 
 
-def _open(name: str, parent: Run | UntrackedRun | None) -> Run:
+def _open(stage: str, name: str, parent: Run | UntrackedRun | None) -> Run:
     import mlflow
 
     with reaching():
         client = open_store()
         if "MLFLOW_RUN_ID" in os.environ:
             active = mlflow.start_run()
+            if _is_random(active.info.run_name):
+                client.set_tag(active.info.run_id, NAME, name)
         else:
             active = mlflow.start_run(
                 experiment_id=_experiment_id(client),
                 run_name=name,
                 parent_run_id=parent.id if parent else os.environ.get(PARENT),
                 nested=parent is not None,
+                tags={"mlflow.source.name": f"cinetune {stage}"},
             )
+        _dress(client, active.info.experiment_id)
     os.environ.pop("MLFLOW_RUN_ID", None)
     return Run(active.info.run_id, active.info.experiment_id, client)
 
@@ -264,6 +300,27 @@ def _close_abandoned(experiment_id: str) -> None:
                 client.set_tag(run.info.run_id, "failure", ABANDONED)
                 client.set_terminated(run.info.run_id, "KILLED")
                 print(f"tracking: run {run.info.run_id} is KILLED: {ABANDONED}.", file=sys.stderr, flush=True)
+
+
+def _is_random(name: str) -> bool:
+    """Whether MLflow made the name up, as in `flawless-colt-583`."""
+    from mlflow.utils import name_utils
+
+    predicate, _, rest = name.partition("-")
+    noun, _, number = rest.partition("-")
+    words = [
+        [word.lower() for word in known] for known in (name_utils._GENERATOR_PREDICATES, name_utils._GENERATOR_NOUNS)
+    ]
+    return predicate in words[0] and noun in words[1] and number.isdecimal()
+
+
+def _dress(client: MlflowClient, experiment_id: str) -> None:
+    """Give an experiment its note and views, unless it has them, or others of those names, already."""
+    with _one_at_a_time():
+        known = client.get_experiment(experiment_id).tags
+        for key, value in views.tags(int(time.time() * 1000)).items():
+            if key not in known:
+                client.set_experiment_tag(experiment_id, key, value)
 
 
 def create_child(parent: Run, name: str) -> str:
@@ -288,17 +345,30 @@ def open_store() -> MlflowClient:
     uri = mlflow.get_tracking_uri()
     with reaching():
         _knock(uri)
-        if not uri.startswith("sqlite:///"):
-            return mlflow.MlflowClient()
-        # Several processes that start on a missing file at once would all migrate it.
-        with Path(f"{uri.removeprefix('sqlite:///')}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            client = mlflow.MlflowClient()
+    # Several processes that start on a missing file at once would all migrate it.
+    with reaching(), _one_at_a_time():
+        client = mlflow.MlflowClient()
+        if uri.startswith(FILE):
             default = client.get_experiment("0")
             # `mlflow run .` without a name goes to experiment 0: in the project's own store that is this one.
-            if uri == STORE and default.name == "Default" and client.get_experiment_by_name(EXPERIMENT) is None:
+            is_own = Path(uri.removeprefix(FILE)).resolve() == Path(STORE.removeprefix(FILE)).resolve()
+            if is_own and default.name == "Default" and client.get_experiment_by_name(EXPERIMENT) is None:
                 client.rename_experiment("0", EXPERIMENT)
-            return client
+        return client
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of the processes that write to a store in a file; others keep their own order."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(FILE):
+        yield
+        return
+    with Path(f"{uri.removeprefix(FILE)}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @cache
@@ -338,8 +408,11 @@ def fail(run_id: str, reason: str) -> None:
     try:
         client = open_store()
         # Another process of ours may have opened it, and ended it with a better reason.
-        if client.get_run(run_id).info.status in ENDED:
+        run = client.get_run(run_id)
+        if run.info.status in ENDED:
             return
+        if _is_random(run.info.run_name):
+            client.set_tag(run_id, NAME, run.data.tags.get("mlflow.project.entryPoint", run.info.run_name))
         client.set_tag(run_id, "failure", reason[:MOST_TAG_CHARS])
         client.set_terminated(run_id, "FAILED")
     except (InputError, *store_errors()) as error:

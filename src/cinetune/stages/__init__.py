@@ -45,6 +45,7 @@ PROMPT, MADE_WITH = "prompt.json", "params.json"
 # Beside an evaluation: the digest of the adapter that was evaluated, and what it was asked with.
 MADE_FROM = "made_from.json"
 SECONDS_BETWEEN_LINES = 5.0
+MOST_NAME_CHARS = 80
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,19 @@ def _without_project_defaults(stage: str, given: dict[str, str]) -> dict[str, st
     MLflow passes MLproject's defaults as if they had been given; they would overrule an edited params.yaml
     and the file that `-P params=` names.
     """
-    project = Path("MLproject")
-    if "MLFLOW_RUN_ID" not in os.environ or not project.is_file():
+    if "MLFLOW_RUN_ID" not in os.environ:
         return given
-    entry = yaml.safe_load(project.read_text(encoding="utf-8"))["entry_points"].get(stage, {})
-    defaults = {name: str(value["default"]) for name, value in entry.get("parameters", {}).items()}
+    defaults = _project_defaults(stage)
     return {name: value for name, value in given.items() if value != defaults.get(name)}
+
+
+def _project_defaults(stage: str) -> dict[str, str]:
+    """MLproject's, as MLflow passes them; none where that file is not here."""
+    project = Path("MLproject")
+    if not project.is_file():
+        return {}
+    entry = yaml.safe_load(project.read_text(encoding="utf-8"))["entry_points"].get(stage, {})
+    return {name: str(value["default"]) for name, value in entry.get("parameters", {}).items()}
 
 
 def _help(stage: str, documentation: str, kinds: Mapping[str, type], has_pipeline: bool) -> str:
@@ -146,6 +154,24 @@ def _help(stage: str, documentation: str, kinds: Mapping[str, type], has_pipelin
         lines.append(f"  --{'pipeline':<25}as dvc.yaml calls it: params.yaml alone, DVC's outputs")
     lines.append(f"  --{'help':<25}this text")
     return "\n".join(lines)
+
+
+def run_name(*words: str) -> str:
+    """What MLflow's UI calls a run: the stage, and what tells it from others."""
+    name = " ".join(" ".join(words).split())
+    return name if len(name) <= MOST_NAME_CHARS else f"{name[: MOST_NAME_CHARS - 1]}…"
+
+
+def unusual(params: Params, stage: str, known: Sequence[str] = ()) -> list[str]:
+    """What differs from the project's defaults, for a run's name, as in `epochs=1`; but for the keys in `known`."""
+    defaults = {name: value for name, value in _project_defaults(stage).items() if name != "params"}
+    usual = dataclasses.asdict(getattr(params.override(stage, defaults), stage))
+    values = dataclasses.asdict(getattr(params, stage))
+    differing = (name for name in defaults if values[name] != usual[name] and name not in known)
+    return [
+        f"{name}={values[name]:g}" if isinstance(values[name], float) else f"{name}={values[name]}"
+        for name in differing
+    ]
 
 
 @contextmanager
@@ -233,8 +259,8 @@ def tags_of(params: Params, is_pipeline: bool = False) -> dict[str, str]:
     return tags | ({"dvc.stage": os.environ["DVC_STAGE"]} if is_pipeline and "DVC_STAGE" in os.environ else {})
 
 
-def log_questions(run: Run | UntrackedRun, params: Params, split: str, context: str) -> None:
-    """The questions as an input of the run, with DVC's hash of all the data where DVC has it."""
+def log_questions(run: Run | UntrackedRun, params: Params, split: str, context: str) -> tuple[str, str]:
+    """The questions as an input of the run; their name and digest, DVC's hash of all the data where DVC has it."""
     path = Path(params.data.root) / "questions" / f"{split}.parquet"
     if not path.is_file():
         raise InputError(
@@ -242,7 +268,9 @@ def log_questions(run: Run | UntrackedRun, params: Params, split: str, context: 
             "download and set data.root."
         )
     digest = provenance.dvc_hash(params.data.root) or provenance.file_md5(path)
-    run.log_dataset(f"{params.data.name} {split}", context, path, digest)
+    name = f"{params.data.name} {split}"
+    run.log_dataset(name, context, path, digest)
+    return name, digest
 
 
 def call_below(

@@ -28,7 +28,11 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 def run(params: Params) -> Path:
     """The comparison's folder."""
     chosen = params.compare
-    with tracking.start("compare", stages.tags_of(params)) as tracked, tempfile.TemporaryDirectory() as scratch:
+    title = stages.run_name("compare", chosen.runs)
+    with (
+        tracking.start("compare", stages.tags_of(params), name=title) as tracked,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         tracked.log_params(stages.sections(params, "compare"))
         names = chosen.runs.replace(",", " ").split()
         twice = {name for name in names if names.count(name) > 1}
@@ -51,8 +55,10 @@ def run(params: Params) -> Path:
                 rows.to_parquet(folder / f"disagreements-{_file_name(other.name)}.parquet", index=False)
                 tracked.log_rows(rows, f"disagreements-{_file_name(other.name)}.json")
             comparison.write(folder, evaluations, measured, overlooked, params.report.reference, _links(params, target))
-        for name, difference in measured["differences"].items():
-            _log_and_say(name, names[0], difference, tracked)
+        said = [
+            _log_and_say(name, names[0], difference, tracked) for name, difference in measured["differences"].items()
+        ]
+        tracked.describe("\n".join(f"- {line}" for line in said))
         tracked.log_artifacts(target, "comparison")
         print(f"compare: {target / 'report.html'}.")
         return target
@@ -115,7 +121,8 @@ def _links(params: Params, target: Path) -> Callable[[str], str]:
 
 def _log_and_say(
     name: str, against: str, difference: Mapping[str, Any], tracked: tracking.Run | tracking.UntrackedRun
-) -> None:
+) -> str:
+    """What it said."""
     from cinetune import page
 
     label, overall = _file_name(name), difference["overall"]
@@ -128,11 +135,13 @@ def _log_and_say(
     }
     parts = {short: part["difference"] for short, part in difference["categories"].items()}
     tracked.log_metrics(figures | {f"difference/{label}/{short}": value for short, value in parts.items()})
-    print(
-        f"compare: {name} less {against}: {page.points(overall['difference'], overall['ci95'])} points on "
+    said = (
+        f"{name} less {against}: {page.points(overall['difference'], overall['ci95'])} points on "
         f"{overall['n']} questions, p {page.p_value(overall['p_value'])} (McNemar), {overall['only_a']} won and "
         f"{overall['only_b']} lost."
     )
+    print(f"compare: {said}")
+    return said
 
 
 def _file_name(name: str) -> str:

@@ -30,7 +30,10 @@ REJECTED_SHOWN = 5
 
 
 def run(params: Params) -> None:
-    with tracking.start("download") as tracked:
+    name = stages.run_name(
+        "download", params.download.questions, *stages.unusual(params, "download", ("questions", "cookies"))
+    )
+    with tracking.start("download", name=name) as tracked:
         from cinetune import download, intake, video, video2dataset
 
         wanted = params.download
@@ -57,8 +60,10 @@ def run(params: Params) -> None:
         statuses = Counter(manifest.records[clip.clip_id].status for clip in chosen)
         tracked.log_metrics({f"clips/{status}": count for status, count in statuses.items()})
         tracked.log_metrics({"clips_new": fetched, "rows_rejected": len(taken.rejected)})
-        said = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
-        print(f"download: {len(chosen)} clips in {folder}: {said}; {fetched} of them now.")
+        counts = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+        said = f"{len(chosen)} clips in {folder}: {counts}; {fetched} of them now."
+        tracked.describe(said)
+        print(f"download: {said}")
         overlap = attrition["overlap"]["films"]
         if overlap:
             print(f"download: {len(overlap)} films are in training and test, {overlap[0]!r} is one of them.")

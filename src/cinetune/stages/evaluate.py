@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 SECTIONS = ("data", "model", "prompt", "frames", "evaluate")
 PIPELINE_MODELS = ("base", "finetuned")
 BASELINES = ("random", "longest-option")
+# Parameters that a run's name begins with, or that make child runs.
+NAMED = ("model", "ablation", "ablations")
 ADDRESSES = ("runs:/", "models:/")
 FILES = (".parquet", ".csv", ".jsonl")
-HEADLINE = "logit"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
     chosen = params.evaluate
     names = _ablations(params, is_pipeline)
     tags = stages.tags_of(params, is_pipeline) | {"evaluated": chosen.model}
-    with tracking.start("evaluate", tags) as tracked, tempfile.TemporaryDirectory() as scratch:
+    run_name = _run_name(params, names[0])
+    with tracking.start("evaluate", tags, name=run_name) as tracked, tempfile.TemporaryDirectory() as scratch:
         tracked.log_params(stages.sections(params, *SECTIONS))
         stages.log_questions(tracked, params, chosen.split, "test")
         subject = _resolve(chosen.model, params, Path(scratch))
@@ -69,7 +71,8 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         folder = stages.EVALUATION if is_pipeline else stages.RUNS / tracked.id / "evaluation"
         summaries = {names[0]: _save(tables[names[0]], subject, params, names[0], folder, tracked)}
         for name in names[1:]:
-            with tracking.start("evaluate", tags | {"ablation": name}, tracked, f"evaluate {name}") as child:
+            with tracking.start("evaluate", tags | {"ablation": name}, tracked, _run_name(params, name)) as child:
+                stages.log_questions(child, params, chosen.split, "test")
                 child.log_params(stages.sections(params.override("evaluate", {"ablation": name}), *SECTIONS))
                 summaries[name] = _save(tables[name], subject, params, name, folder, child)
         if len(names) > 1:
@@ -77,6 +80,12 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         if journal:
             journal.remove()
         return folder / _name(subject, names[0])
+
+
+def _run_name(params: Params, ablation: str) -> str:
+    chosen = params.evaluate
+    named = [] if ablation == "none" else [ablation]
+    return stages.run_name("evaluate", chosen.model, *named, *stages.unusual(params, "evaluate", NAMED))
 
 
 def _ablations(params: Params, is_pipeline: bool) -> tuple[str, ...]:
@@ -245,13 +254,16 @@ def _save(
         predictions.to_parquet(folder / "predictions.parquet", index=False)
         stages.write_json(folder / "metrics.json", summary)
         stages.write_json(folder / stages.MADE_FROM, _made_from(subject, params))
-    tracked.log_metrics(_figures(summary))
+    tracked.log_metrics(metrics.figures(summary))
     tracked.log_artifacts(target, f"evaluation/{target.name}")
     tracked.log_rows(predictions, "predictions.json")
-    for scorer, scores in summary["scorers"].items():
-        overall = scores["overall"]
-        if overall["accuracy"] is not None:
-            print(f"evaluate: {target}: {scorer} {overall['accuracy']:.1%} of {overall['n']} questions.")
+    said = [
+        f"{target}: {scorer} {scores['overall']['accuracy']:.1%} of {scores['overall']['n']} questions."
+        for scorer, scores in summary["scorers"].items()
+        if scores["overall"]["accuracy"] is not None
+    ]
+    tracked.describe("\n".join(f"- {line}" for line in said))
+    print(*(f"evaluate: {line}" for line in said), sep="\n")
     return summary
 
 
@@ -273,33 +285,6 @@ def _save_drops(
     tracked.log_metrics(drops.figures(measured))
     tracked.log_artifacts(target, f"evaluation-{target.name}")
     print(drops.console(measured), f"evaluate: {target / 'report.html'}.", sep="\n\n")
-
-
-def _figures(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """metrics.json as MLflow metrics, which are named by split: `test/accuracy`, `test/accuracy/crd`, ...
-
-    Those are by option logit; the others stand under their scorer's name, as in `test/strict/accuracy`.
-    """
-    split = summary["split"]
-    figures: dict[str, float | None] = {
-        f"{split}/clips_missing": summary["clips_missing"],
-        f"{split}/questions_missing": summary["questions_missing"],
-        f"{split}/calibration_error": summary["calibration"]["error"],
-    }
-    for scorer, scores in summary["scorers"].items():
-        above = split if scorer == HEADLINE else f"{split}/{scorer}"
-        parts = {"": scores["overall"]} | {f"/{short}": part for short, part in scores["categories"].items()}
-        parts |= {"/hard": scores["hard_split"]["True"], "/needs_picture": scores["visual_reliance"]["1"]}
-        for name, part in parts.items():
-            low, high = part["ci95"] or (None, None)
-            figures |= {
-                f"{above}/accuracy{name}": part["accuracy"],
-                f"{above}/ci_low{name}": low,
-                f"{above}/ci_high{name}": high,
-            }
-        figures |= {f"{above}/n": scores["overall"]["n"], f"{above}/unparsed": scores["unparsed"]}
-    figures[f"{split}/lenient/abstained"] = summary["scorers"]["lenient"].get("abstained")
-    return figures
 
 
 def main(argv: Sequence[str]) -> int:

@@ -29,11 +29,15 @@ def run(params: Params, is_pipeline: bool = False) -> dict[str, float]:
     part, parts = _read_shard(params.frames.shard)
     if is_pipeline and (params.frames.out or parts > 1):
         raise InputError("frames.shard and frames.out are for runs by hand: leave them empty in params.yaml.")
-    with tracking.start("frames", stages.tags_of(params, is_pipeline)) as tracked:
+    name = stages.run_name("frames", *stages.unusual(params, "frames"))
+    with tracking.start("frames", stages.tags_of(params, is_pipeline), name=name) as tracked:
         from cinetune.frame_store import FrameStore, plan
 
         tracked.log_params(stages.sections(params, "data", "frames"))
-        clip_ids = _clip_ids(params.data.root)
+        splits = _splits(params.data.root)
+        for split in splits:
+            stages.log_questions(tracked, params, split, split)
+        clip_ids = _clip_ids(params.data.root, splits)
         by_hand = Path(params.frames.out) if params.frames.out else stages.RUNS / tracked.id / "frames"
         folder = stages.FRAMES if is_pipeline else by_hand
         shards = plan(clip_ids, params.frames.shard_clips)[part - 1 :: parts]
@@ -48,7 +52,9 @@ def run(params: Params, is_pipeline: bool = False) -> dict[str, float]:
             store = FrameStore.open(folder)
             tracked.log_table(store.failures, "failures.json")
             _report_failures(store.failures, len(clip_ids))
-        print(f"frames: {figures['clips']} clips in {folder}, {num_new} of them new, {num_failed} failed.")
+        said = f"{figures['clips']} clips in {folder}, {num_new} of them new, {num_failed} failed."
+        tracked.describe(said)
+        print(f"frames: {said}")
         return figures
 
 
@@ -62,11 +68,15 @@ def _read_shard(shard: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _clip_ids(root: str) -> list[str]:
+def _splits(root: str) -> Sequence[str]:
+    """Those that are there; all where none is, to be told of the first."""
+    return [split for split in SPLITS if (Path(root) / "questions" / f"{split}.parquet").is_file()] or SPLITS
+
+
+def _clip_ids(root: str, splits: Sequence[str]) -> list[str]:
     from cinetune import questions
 
-    there = [split for split in SPLITS if (Path(root) / "questions" / f"{split}.parquet").is_file()]
-    clips = [clip for split in there or SPLITS for clip in questions.load(root, split)]
+    clips = [clip for split in splits for clip in questions.load(root, split)]
     return list(dict.fromkeys(clip.clip_id for clip in clips))
 
 

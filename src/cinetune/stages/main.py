@@ -33,7 +33,8 @@ PATIENCE_S = {signal.SIGINT: 10.0, signal.SIGTERM: 20.0, signal.SIGKILL: 10.0}
 
 
 def run(params: Params) -> None:
-    with tracking.start("main") as tracked:
+    name = stages.run_name("main", params.data.name, *stages.unusual(params, "train"))
+    with tracking.start("main", name=name) as tracked:
         if not isinstance(tracked, tracking.Run):
             raise InputError("main writes to MLflow: unset CINETUNE_UNTRACKED, or run `dvc repro`.")
         with _params_in_place(params):
@@ -42,6 +43,8 @@ def run(params: Params) -> None:
             licences.of_data(params.data.name, params.register.accept_licence)
             tracked.set_tags(stages.tags_of(params))
             tracked.log_params(params.to_dict())
+            stages.log_questions(tracked, params, "train", "train")
+            stages.log_questions(tracked, params, params.evaluate.split, "test")
             try:
                 _call([sys.executable, "-m", "dvc", "repro"], tracked)
             finally:
@@ -50,7 +53,10 @@ def run(params: Params) -> None:
         summaries = {name: _read_metrics(name) for name in ("base", "finetuned")}
         tracked.log_metrics(_headline(summaries))
         tracked.log_artifacts(stages.REPORT, "report")
-        _say(summaries, params, said)
+        table = _table(summaries, params)
+        tracked.describe("\n".join(["```", table, "```", *(f"- {line}" for line in said)]))
+        print("", table, *said, sep="\n")
+        print(f"\nThe report: {stages.REPORT / 'report.html'}. The runs: `make ui`. The model: `make serve`.")
 
 
 def _refuse_missing_inputs(params: Params) -> None:
@@ -191,18 +197,16 @@ def _headline(summaries: Mapping[str, Any]) -> dict[str, float | None]:
             f"{name}/ci_low": low,
             f"{name}/ci_high": high,
         }
-        figures |= {f"{name}/{short}/accuracy": part["accuracy"] for short, part in scores["categories"].items()}
+        figures |= {f"{name}/accuracy/{short}": part["accuracy"] for short, part in scores["categories"].items()}
     return figures
 
 
-def _say(summaries: Mapping[str, Any], params: Params, said: Sequence[str]) -> None:
+def _table(summaries: Mapping[str, Any], params: Params) -> str:
     from cinetune import published, report
 
     chosen = params.report.reference
     reference = published.published(chosen) if chosen != "none" else None
-    print("", report.console_table(summaries["base"], summaries["finetuned"], reference), sep="\n")
-    print(*said, sep="\n")
-    print(f"\nThe report: {stages.REPORT / 'report.html'}. The runs: `make ui`. The model: `make serve`.")
+    return report.console_table(summaries["base"], summaries["finetuned"], reference)
 
 
 def main(argv: Sequence[str]) -> int:

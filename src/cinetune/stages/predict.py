@@ -33,7 +33,8 @@ def run(params: Params) -> dict[str, Any]:
     asked = params.predict
     check(asked)
     choices = _read_choices(asked.choices)
-    with tracking.start("predict", {"question": asked.question}) as tracked:
+    name = stages.run_name("predict", asked.question)
+    with tracking.start("predict", {"question": asked.question}, name=name) as tracked:
         tracked.log_params(stages.sections(params, "predict"))
         service = _adapter_service(Path(asked.model), params) if Path(asked.model).is_dir() else _service(asked.model)
         try:
@@ -45,6 +46,7 @@ def run(params: Params) -> dict[str, Any]:
         _write(asked, choices, clip, answer, target)
         tracked.log_artifacts(target, "predict")
         tracked.set_tags({"answer": answer["answer"]})
+        tracked.describe(f"> {asked.question}\n\n{answer['answer']}")
         print(f"predict: the frames that were looked at: {target / SHEET}", file=sys.stderr)
         print(json.dumps(answer, ensure_ascii=False))
         if answer["error"]:

@@ -14,7 +14,8 @@ from cinetune.params import Params
 
 def run(params: Params) -> dict[str, float]:
     """Held-out figures of the base."""
-    with tracking.start("pretrain", stages.tags_of(params)) as tracked:
+    name = stages.run_name("pretrain", *stages.unusual(params, "pretrain"))
+    with tracking.start("pretrain", stages.tags_of(params), name=name) as tracked:
         from cinetune import model, pretraining
         from cinetune.frames import FrameSettings
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 CHALLENGER, CHAMPION = "challenger", "champion"
 # The version's run keeps what it answered, for the next challenger to be compared with.
 PREDICTIONS = "evaluation/predictions.parquet"
+DESCRIPTION = (
+    "Video-LLaVA fine-tuned on questions about movie scenes: a LoRA adapter and the name of its base. `challenger` is "
+    "the newest version, `champion` the one to serve: `python -m cinetune serve models:/{name}@champion`."
+)
 # On a version: why it is champion or not, which one it followed, why it is champion no more.
 REASON, BEFORE, ROLLED_BACK = "champion_reason", "champion_before", "rolled_back"
 
@@ -35,14 +39,18 @@ def run(params: Params) -> str:
         raise InputError("register writes to MLflow and nothing else: unset CINETUNE_UNTRACKED.")
     if chosen.rollback and chosen.force:
         raise InputError("register.rollback and register.force cannot both be true: choose one.")
-    with tracking.start("register", stages.tags_of(params)) as tracked:
+    with tracking.start("register", stages.tags_of(params), name="register") as tracked:
         tracked.log_params(stages.sections(params, "register", "model", "prompt", "frames"))
-        version = _roll_back(chosen.name) if chosen.rollback else _register(params, tracked)
+        version, said = _roll_back(chosen.name) if chosen.rollback else _register(params, tracked)
         tracked.set_tags({"version": version})
+        tracked.rename(f"{'roll back to' if chosen.rollback else 'register'} version {version}")
+        tracked.describe(f"[{chosen.name}](#/models/{chosen.name}/versions/{version}): {said}")
+        print(f"register: {said}")
         return version
 
 
-def _register(params: Params, tracked: tracking.Run) -> str:
+def _register(params: Params, tracked: tracking.Run) -> tuple[str, str]:
+    """The adapter's version, and what became of it."""
     chosen = params.register
     adapter, evaluation = Path(chosen.adapter), Path(chosen.evaluation)
     digest = check(adapter, evaluation)
@@ -55,8 +63,7 @@ def _register(params: Params, tracked: tracking.Run) -> str:
     else:
         print(f"register: {adapter} is version {version} of {chosen.name} already.")
     tracked.log_artifacts(evaluation, "evaluation")
-    _promote(params, version, evaluation)
-    return version
+    return version, _promote(params, version, evaluation)
 
 
 def check(adapter: Path, evaluation: Path) -> str:
@@ -86,12 +93,18 @@ def _read_metrics(evaluation: Path) -> dict[str, Any]:
 
 
 def _create(params: Params, digest: str, licence: str, tracked: tracking.Run) -> str:
-    from cinetune import serving
+    from cinetune import metrics, serving
 
     chosen = params.register
     summary = _read_metrics(Path(chosen.evaluation))
     tags = _tags(params, digest, licence, summary, tracked.experiment_id)
     info = serving.log_model(Path(chosen.adapter), params, summary, tags, chosen.embed_base)
+    # A version can be made where the data is not.
+    if Path(params.data.root).is_dir():
+        stages.log_questions(tracked, params, "train", "train")
+        dataset = stages.log_questions(tracked, params, summary["split"], summary["split"])
+        tracked.log_model_metrics(info.model_id, metrics.figures(summary), dataset)
+    registry.describe_model(chosen.name, DESCRIPTION.format(name=chosen.name))
     return registry.create_version(
         chosen.name, info.model_uri, tags | {"base_sha256": str(info.metadata["base_sha256"])}
     )
@@ -126,14 +139,13 @@ def _tags(params: Params, digest: str, licence: str, summary: Mapping[str, Any],
     return {name: value for name, value in tags.items() if value}
 
 
-def _promote(params: Params, version: str, evaluation: Path) -> None:
-    """Set the aliases, and say on the version why it is champion or is not."""
+def _promote(params: Params, version: str, evaluation: Path) -> str:
+    """Set the aliases, and say on the version why it is champion or is not; that in a sentence."""
     name = params.register.name
     champion = registry.aliases(name).get(CHAMPION)
     registry.set_alias(name, CHALLENGER, version)
     if champion == version:
-        print(f"register: version {version} is {CHALLENGER}, and {CHAMPION} already.")
-        return
+        return f"version {version} is {CHALLENGER}, and {CHAMPION} already."
     verdict = _judge(params, champion, version, evaluation)
     registry.tag_version(name, version, REASON, verdict.reason)
     if verdict.has_earned:
@@ -141,7 +153,7 @@ def _promote(params: Params, version: str, evaluation: Path) -> None:
             registry.tag_version(name, version, BEFORE, champion)
         registry.set_alias(name, CHAMPION, version)
     earned = f" and {CHAMPION}" if verdict.has_earned else f", {CHAMPION} stays {champion}"
-    print(f"register: version {version} is {CHALLENGER}{earned}: {verdict.reason}.")
+    return f"version {version} is {CHALLENGER}{earned}: {verdict.reason}."
 
 
 def _judge(params: Params, champion: str | None, version: str, evaluation: Path) -> Verdict:
@@ -166,7 +178,8 @@ def _judge(params: Params, champion: str | None, version: str, evaluation: Path)
     return found
 
 
-def _roll_back(name: str) -> str:
+def _roll_back(name: str) -> tuple[str, str]:
+    """The version that is champion again, and that in a sentence."""
     champion = registry.aliases(name).get(CHAMPION)
     if champion is None:
         raise InputError(f"model {name!r} has no champion: nothing can be rolled back.")
@@ -175,8 +188,7 @@ def _roll_back(name: str) -> str:
         raise InputError(f"champion {champion} of {name!r} follows no other version: nothing can be rolled back.")
     registry.tag_version(name, champion, ROLLED_BACK, f"to version {before}")
     registry.set_alias(name, CHAMPION, before)
-    print(f"register: {CHAMPION} is version {before} again, no longer {champion}.")
-    return before
+    return before, f"{CHAMPION} is version {before} again, no longer {champion}."
 
 
 def main(argv: Sequence[str]) -> int:

@@ -27,6 +27,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path:
         from cinetune import report
 
         tracked.log_params(stages.sections(params, "report"))
+        stages.log_questions(tracked, params, params.evaluate.split, "test")
         target = stages.REPORT if is_pipeline else stages.RUNS / tracked.id / "report"
         folders = [stages.EVALUATION / name for name in ("base", "finetuned")]
         for folder in folders:
@@ -48,6 +49,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path:
                 frames_of=_frames(params),
             )
         tracked.log_artifacts(target, "report")
+        tracked.describe("Tables, intervals, calibration, examples: `report/report.html` among the artifacts.")
         print(f"report: {target / 'report.html'}, report.md and chart.png.")
         return target
 

@@ -19,7 +19,11 @@ from cinetune.params import Params
 
 def run(params: Params) -> Path:
     """The study's folder."""
-    with tracking.start("study", stages.tags_of(params)) as tracked, tempfile.TemporaryDirectory() as scratch:
+    title = stages.run_name("study", *stages.unusual(params, "study"))
+    with (
+        tracking.start("study", stages.tags_of(params), name=title) as tracked,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
         from cinetune import studies
 
         if not isinstance(tracked, tracking.Run):
@@ -39,7 +43,7 @@ def run(params: Params) -> Path:
             if count in chosen:
                 root = Path(scratch) / f"{count}-films"
                 studies.with_films(Path(params.data.root), chosen[count], root)
-            metrics = _train_and_evaluate(params, seed, root, tracked)
+            metrics = _train_and_evaluate(params, seed, root, f"seed={seed} films={count}", tracked)
             trained.append({"seed": seed, "films": count, "metrics": metrics})
         measured = studies.measure(trained, len(films))
         target = stages.RUNS / tracked.id / "study"
@@ -52,18 +56,18 @@ def run(params: Params) -> Path:
         return target
 
 
-def _train_and_evaluate(params: Params, seed: int, root: Path, tracked: tracking.Run) -> Mapping[str, Any]:
-    """metrics.json of one more training."""
+def _train_and_evaluate(params: Params, seed: int, root: Path, label: str, tracked: tracking.Run) -> Mapping[str, Any]:
+    """metrics.json of one more training, whose runs are named with `label`."""
     params = params.override("train", {"seed": seed}).override("data", {"root": str(root)})
-    adapter = _call("train", params, tracked) / "adapter"
+    adapter = _call("train", params, label, tracked) / "adapter"
     params = params.override("evaluate", {"model": str(adapter), "ablation": "none", "ablations": "none"})
-    (metrics,) = (_call("evaluate", params, tracked) / "evaluation").glob("*/metrics.json")
+    (metrics,) = (_call("evaluate", params, label, tracked) / "evaluation").glob("*/metrics.json")
     return stages.read_json(metrics)
 
 
-def _call(stage: str, params: Params, tracked: tracking.Run) -> Path:
+def _call(stage: str, params: Params, label: str, tracked: tracking.Run) -> Path:
     """Run a stage as a run below this one; its folder."""
-    child, status = stages.call_below(tracked, stage, params)
+    child, status = stages.call_below(tracked, stage, params, stages.run_name(stage, label))
     if status:
         raise InputError(f"`{stage}` with seed {params.train.seed} ended with status {status}: see above.")
     return stages.RUNS / child

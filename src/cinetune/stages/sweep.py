@@ -39,7 +39,8 @@ def run(params: Params) -> Path:
 
     check_name(params.sweep.study)
     space = sweeps.read_space(params.sweep, params.train.processes)
-    with tracking.start("sweep", stages.tags_of(params)) as tracked, ExitStack() as stack:
+    name = stages.run_name("sweep", *stages.unusual(params, "sweep"))
+    with tracking.start("sweep", stages.tags_of(params), name=name) as tracked, ExitStack() as stack:
         if not isinstance(tracked, tracking.Run):
             raise InputError("sweep writes to MLflow: unset CINETUNE_UNTRACKED.")
         from cinetune import model
@@ -91,7 +92,7 @@ def _try(params: Params, study: Study, trial: Trial, home: Path, tracked: tracki
     chosen = sweeps.with_chosen(params, trial.params).override("train", short | {"resume": False, "dry_run": False})
     print(f"sweep: trial {trial.number} of {sweep.trials}: {name}", flush=True)
     variables = pruning.name_trial(home, trial._trial_id, sweep.startup_trials)
-    child, status = stages.call_below(tracked, "train", chosen, name, variables)
+    child, status = stages.call_below(tracked, "train", chosen, stages.run_name("train", name), variables)
     summary = stages.RUNS / child / "adapter" / "training.json"
     accuracy = stages.read_json(summary)["validation_accuracy"] if summary.is_file() else None
     failure = f"train ended with status {status}" if status else ""

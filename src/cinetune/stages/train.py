@@ -43,7 +43,8 @@ class Inputs:
 
 def run(params: Params, is_pipeline: bool = False) -> Path | None:
     """The adapter's folder; None in other processes than the first, and for a trial of a sweep that was pruned."""
-    with tracking.start("train", stages.tags_of(params, is_pipeline)) as tracked, ExitStack() as stack:
+    name = stages.run_name("train", *stages.unusual(params, "train"))
+    with tracking.start("train", stages.tags_of(params, is_pipeline), name=name) as tracked, ExitStack() as stack:
         stack.enter_context(processes.joined())
         inputs = work = None
         if processes.is_first():
@@ -184,9 +185,19 @@ def _finish(
         stages.write_json(folder / stages.MADE_WITH, _settings(params))
         stages.write_json(folder / stages.PROMPT, prompts.template())
         stages.write_json(folder / "training.json", summary)
-    tracked.log_metrics({f"best/{name}": value for name, value in summary.items()}, result.steps)
+    tracked.log_metrics({f"best/{name}": summary[name] for name in ("best_step", "validation_accuracy")}, result.steps)
     tracked.log_artifacts(target, "adapter")
-    print(f"train: {target}, validation accuracy {result.validation_accuracy:.1%} at step {result.best_step}.")
+    said = f"{target}, validation accuracy {result.validation_accuracy:.1%} at step {result.best_step}"
+    tracked.describe(f"{said} of {result.steps}.\n\n{_counts(summary)}")
+    print(f"train: {said}.")
+
+
+def _counts(summary: Mapping[str, Any]) -> str:
+    return (
+        f"Trained on {summary['training_clips']} clips, validated on {summary['validation_clips']}; "
+        f"{summary['clips_missing']} have no frames. "
+        f"Subtitles lost {summary['dropped_subtitle_tokens']} tokens by being shortened."
+    )
 
 
 def _tell(params: Params) -> None:
