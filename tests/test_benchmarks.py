@@ -30,6 +30,14 @@ def test_throughput_compares_the_usual_recipe_separate_passes_and_packs() -> Non
 
 
 @pytest.mark.training
+@pytest.mark.slow
+def test_the_rehearsal_is_killed_goes_on_and_scores_the_same_elsewhere(tmp_path: Path) -> None:
+    found = figures("rehearsal.py", "--tiny", "--folder", str(tmp_path))
+    assert 0 < found["begun_at"] < found["steps"] and found["scores_equal"] == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.training
 def test_throughput_of_the_large_model_is_refused_without_a_gpu() -> None:
     import torch
 

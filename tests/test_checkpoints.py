@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,6 +140,20 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
         assert str(tmp_path) in sentence(lambda: checkpoints.held(tmp_path).__enter__())
     with checkpoints.held(tmp_path):
         pass
+
+
+@pytest.mark.slow
+def test_a_training_has_the_same_bits_on_one_thread_and_on_two(tmp_path: Path) -> None:
+    """A process that is given fewer threads than the one before it must not end elsewhere."""
+    adapters = []
+    for threads in (1, 2):
+        work = tmp_path / str(threads)
+        code = f"import test_checkpoints, pathlib\ntest_checkpoints.train(pathlib.Path({str(work)!r}))"
+        paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": paths}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        adapters.append(state(work)[:2])
+    assert adapters[0] == adapters[1]
 
 
 @pytest.mark.slow

@@ -324,9 +324,9 @@ def add_a_key(tensors: dict[str, torch.Tensor]) -> None:
 
 
 def rename_all_keys(tensors: dict[str, torch.Tensor]) -> None:
-    """As in adapters of older versions of transformers, which PEFT loads with a warning and no effect."""
+    """As in adapters of another class of model, which PEFT loads with a warning and no effect."""
     for name in list(tensors):
-        tensors[name.replace("model.model.language_model.", "model.language_model.model.")] = tensors.pop(name)
+        tensors[name.replace("model.model.language_model.", "model.model.decoder.")] = tensors.pop(name)
 
 
 def reshape_a_tensor(tensors: dict[str, torch.Tensor]) -> None:
@@ -347,6 +347,38 @@ def test_an_adapter_whose_tensors_do_not_fit_is_refused(
     folder = altered(change)
     message = sentence(lambda: load_adapter(read(base)[0], folder))
     assert str(folder) in message and "does not fit the base model" in message
+
+
+@pytest.mark.parametrize("has_older_names", [False, True])
+def test_an_adapter_that_reaches_into_the_towers_loads_under_the_names_of_its_time(
+    base: Path, tmp_path: Path, has_older_names: bool
+) -> None:
+    """LoRA by the last part of a name is in both vision towers too, as in the adapter that was published first."""
+    model, tokenizer = read(base)
+    plain = logits(model, tokenizer)
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config).eval()
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    right = logits(adapted, tokenizer)
+    assert (right - plain).abs().max() > 1e-3
+    save_adapter(adapted, tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    assert any("video_tower" in name for name in tensors) and any("image_tower" in name for name in tensors)
+    if has_older_names:
+        older = {
+            name.replace("model.model.language_model.", "model.language_model.model.")
+            .replace("model.model.video_tower.", "model.video_tower.vision_model.")
+            .replace("model.model.image_tower.", "model.image_tower.vision_model."): tensor
+            for name, tensor in tensors.items()
+        }
+        assert not older.keys() & tensors.keys()
+        save_file(older, path, metadata={"format": "pt"})
+    again = logits(load_adapter(read(base)[0], tmp_path / "adapter"), tokenizer)
+    torch.testing.assert_close(again, right, rtol=0, atol=1e-6)
 
 
 def test_an_adapter_of_another_rank_than_its_config_says_is_refused(base: Path, adapter: Path, tmp_path: Path) -> None:

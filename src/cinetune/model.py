@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 # bitsandbytes matches these from the start of the full name; the towers and the projector stay unquantised.
 NOT_QUANTISED = ["model.video_tower", "model.image_tower", "model.multi_modal_projector", "lm_head"]
+# Where older transformers had what now stands elsewhere in a Video-LLaVA; the last only where towers have no such part.
+OLDER_NAMES = (
+    (r"^base_model\.model\.language_model\.model\.", "base_model.model.model.language_model."),
+    (r"^base_model\.model\.(video_tower|image_tower|multi_modal_projector)\.", r"base_model.model.model.\1."),
+)
+OLDER_TOWERS = (r"\b(video_tower|image_tower)\.vision_model\.", r"\1.")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -129,7 +135,7 @@ def attach_lora(model: VideoLlavaForConditionalGeneration, params: TrainParams) 
 
 
 def load_adapter(model: VideoLlavaForConditionalGeneration, folder: str | Path) -> PeftModel:
-    """The base with a saved adapter, in evaluation mode.
+    """The base with a saved adapter, in evaluation mode; one made with older transformers has other names.
 
     PEFT only warns about keys that do not fit, so the file's keys are compared with the model's: InputError when
     one is missing, left over or of another shape.
@@ -148,9 +154,13 @@ def load_adapter(model: VideoLlavaForConditionalGeneration, folder: str | Path) 
         raise InputError(f"adapter {str(folder)!r} is of type {kind!r}: a LoRA adapter is needed.")
     try:
         with safe_open(weights, "pt") as file:
-            saved = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        present = {name: _present_name(model, name) for name in shapes}
+        saved = {present[name]: shape for name, shape in shapes.items()}
+        # PEFT looks for patterns in names without their first two parts.
+        renamed = {f"^{re.escape(_bare(old))}$": _bare(new) for old, new in present.items()}
         # In the base's type, as training computes with it.
-        adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False)
+        adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False, key_mapping=renamed)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"adapter {str(folder)!r} does not fit the base model: {reason}") from None
@@ -165,6 +175,17 @@ def load_adapter(model: VideoLlavaForConditionalGeneration, folder: str | Path) 
             f"adapter {str(folder)!r} does not fit the base model: {len(wrong)} tensors differ, first {wrong[0]!r}."
         )
     return adapted.eval()
+
+
+def _present_name(model: VideoLlavaForConditionalGeneration, name: str) -> str:
+    has_inner_part = any(".vision_model." in part for part, _ in model.named_parameters())
+    for pattern, replacement in OLDER_NAMES if has_inner_part else (*OLDER_NAMES, OLDER_TOWERS):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("base_model.model.")
 
 
 def save_adapter(adapted: PeftModel, folder: str | Path) -> None:
