@@ -2,7 +2,7 @@
 
     python benchmarks/collect.py [name ...]
 
-Without a GPU `throughput` measures the tiny model. A benchmark that fails leaves its old table, and the rest goes on;
+Without a GPU `throughput` and `rehearsal` take the tiny model. A benchmark that fails leaves its old table, and the rest goes on;
 the exit status is then 1.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("decode", "storage", "throughput", "evaluation", "serve_load")
+SCRIPTS = ("decode", "storage", "throughput", "rehearsal", "evaluation", "serve_load")
 
 
 def main(names: Sequence[str]) -> int:
@@ -47,7 +47,7 @@ def collect(scripts: Path, names: Sequence[str], document: Path) -> int:
 def _arguments(name: str) -> list[str]:
     import torch
 
-    return ["--tiny"] if name == "throughput" and not torch.cuda.is_available() else []
+    return ["--tiny"] if name in ("throughput", "rehearsal") and not torch.cuda.is_available() else []
 
 
 def section(output: str) -> str:

@@ -140,7 +140,9 @@ def child(folder: Path, is_tiny: bool, *step: str) -> subprocess.Popen[bytes]:
     (folder / FIGURES).unlink(missing_ok=True)
     command = [sys.executable, __file__, "--folder", str(folder), "--step", *step]
     paths = os.pathsep.join([str(ROOT / "src"), *sys.path[1:]])
-    return subprocess.Popen(command + ["--tiny"] * is_tiny, env=os.environ | {"PYTHONPATH": paths})
+    # What a step tells is not part of the table.
+    environment = os.environ | {"PYTHONPATH": paths}
+    return subprocess.Popen(command + ["--tiny"] * is_tiny, env=environment, stdout=sys.stderr)
 
 
 def timed(name: str, folder: Path, is_tiny: bool, *step: str) -> dict[str, Any]:
