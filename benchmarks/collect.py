@@ -2,8 +2,8 @@
 
     python benchmarks/collect.py [name ...]
 
-Without a GPU `throughput` and `rehearsal` take the tiny model. A benchmark that fails leaves its old table, and the rest goes on;
-the exit status is then 1.
+Without a GPU `throughput` and `rehearsal` take the tiny model. A benchmark that fails leaves its old table, and the
+rest goes on; the exit status is then 1.
 """
 
 from __future__ import annotations
