@@ -17,8 +17,7 @@ refuse_old = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3,
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(1) || { echo \
 	"error: packages could not be installed: check the network, the disk, HTTPS_PROXY and PIP_INDEX_URL." >&2; exit 2; }
 
-.PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull
-.PHONY: demo test test-slow lint format serve ui clean setup pull lock pictures
+.PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull lock pictures
 
 demo: setup pull  ## fine-tune, evaluate, register; ends with the result table
 	mlflow run . --env-manager local
@@ -54,17 +53,6 @@ ui: setup  ## experiments, models and artifacts in the browser
 bench: setup pull  ## every benchmark; their tables go into docs/performance.md
 	python benchmarks/collect.py
 
-.PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull lock pictures
-
-lock:  ## write requirements.lock again, after a change of pyproject.toml; needs uv
-	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
-	  --output-file requirements.lock pyproject.toml
-	sed -E '/^(cuda|nvidia|triton)/d; s/\+cpu//' requirements.lock > requirements.lock.new
-	mv requirements.lock.new requirements.lock
-
-pull: setup
-	dvc pull --quiet data.dvc base-model.dvc
-
 setup:
 	@test ! -e $(READY) || .venv/bin/python -I $(INSTALLED) > /dev/null 2>&1 || rm -f $(READY)
 	@$(MAKE) --no-print-directory $(READY)
@@ -78,3 +66,19 @@ $(READY): pyproject.toml requirements.lock
 	@lacking=$$(.venv/bin/python -I $(INSTALLED)) || { echo "installing again:" $$lacking; \
 		$(call install,--force-reinstall --no-deps $$lacking); }
 	@touch $(READY)
+
+lock:  ## write requirements.lock again, after a change of pyproject.toml; needs uv
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+	  --output-file requirements.lock pyproject.toml
+	sed -E '/^(cuda|nvidia|triton)/d; s/\+cpu//' requirements.lock > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+pull: setup
+	dvc pull --quiet data.dvc base-model.dvc
+
+pictures: setup  ## the pages of this project's own runs as docs/ui-*.png; after `make demo`, with Chromium
+	CINETUNE_PICTURED=. python -m pytest tests/test_ui.py
+
+clean:  ## all that a run can make again, registered versions too; not the environment, the data or what was downloaded
+	rm -rf outputs cache mlruns mlflow.db mlflow.db.lock .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

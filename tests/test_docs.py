@@ -138,10 +138,15 @@ def check_mlflow(words: list[str]) -> None:
         elif flag == "-e":
             entry = value
         else:
-            assert (flag, value) == ("--env-manager", "local"), flag
+            assert flag == "--env-manager" and value in ("local", "uv", "virtualenv", "conda"), flag
     assert set(given) <= set(project[entry]["parameters"])
-    # A file that the reader is told to make.
-    chosen = {name: text for name, text in given.items() if (name, text) != ("params", "mine.yaml")}
+    # A file that the reader is told to make, or that a run made.
+    chosen = {
+        name: text
+        for name, text in given.items()
+        if (name, text) != ("params", "mine.yaml")
+        and not (name == "params" and text.startswith(f"outputs/runs/{PLACE}"))
+    }
     stages.parse([word for name, text in chosen.items() for word in (f"--{name}", text)], entry, "")
 
 

@@ -181,7 +181,7 @@ def write_program(path: Path, content: str) -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """The Makefile in a folder without an environment."""
-    for name in ("Makefile", "pyproject.toml"):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
