@@ -141,13 +141,9 @@ def check_mlflow(words: list[str]) -> None:
             assert flag == "--env-manager" and value in ("local", "uv", "virtualenv", "conda"), flag
     assert set(given) <= set(project[entry]["parameters"])
     # A file that the reader is told to make, or that a run made.
-    chosen = {
-        name: text
-        for name, text in given.items()
-        if (name, text) != ("params", "mine.yaml")
-        and not (name == "params" and text.startswith(f"outputs/runs/{PLACE}"))
-    }
-    stages.parse([word for name, text in chosen.items() for word in (f"--{name}", text)], entry, "")
+    if given.get("params", "").startswith(("mine.yaml", f"outputs/runs/{PLACE}")):
+        del given["params"]
+    stages.parse([word for name, text in given.items() for word in (f"--{name}", text)], entry, "")
 
 
 def check_script(words: list[str]) -> None:
