@@ -98,7 +98,7 @@ def test_an_evaluation_that_was_killed_goes_on_and_ends_alike(project: Project, 
     assert same_files(newest(project, "evaluation/base"), whole)
     assert not list(checkpoints.glob("evaluate-*"))
     *_, (_, killed, tags), (_, finished, _) = project.runs()
-    assert (killed, finished) == ("FAILED", "FINISHED") and "goes on where it was" in tags["failure"]
+    assert (killed, finished) == ("KILLED", "FINISHED") and "its process was gone" in tags["failure"]
 
 
 def test_processes_of_torchrun_share_the_clips_and_give_the_same(project: Project, whole: Path) -> None:
