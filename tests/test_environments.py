@@ -6,6 +6,7 @@ import compileall
 import os
 import re
 import resource
+import shlex
 import shutil
 import socket
 import stat
@@ -174,7 +175,7 @@ exec %s -c 'import sys; sys.version_info = (3, 9, 2); exec(sys.argv[1])' "$2"
 
 def write_program(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content % sys.executable, encoding="utf-8")
+    path.write_text(content % shlex.quote(sys.executable), encoding="utf-8")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
