@@ -26,8 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from throughput import REAL_TEXT_TOKENS, lengthened
-from transformers import VideoLlavaConfig, VideoLlavaForConditionalGeneration
+from throughput import REAL_TEXT_TOKENS, lengthened, make_model
 
 from cinetune import checkpoints, memory, pretraining, scoring, training
 from cinetune import params as params_module
@@ -58,14 +57,7 @@ def write(folder: Path, is_tiny: bool) -> None:
     torch.manual_seed(0)
     params = settings(folder, is_tiny)
     tokenizer = pretraining.make_tokenizer(params.pretrain.vocab_size, seed=1)
-    if is_tiny:
-        model = pretraining.make_model(params.pretrain, params.frames.size, tokenizer)
-    else:
-        config = VideoLlavaConfig(video_token_index=tokenizer.convert_tokens_to_ids("<video>"))
-        with torch.device(default_device()):
-            torch.set_default_dtype(torch.bfloat16)
-            model = VideoLlavaForConditionalGeneration(config)
-            torch.set_default_dtype(torch.float32)
+    model = make_model(is_tiny, tokenizer, default_device())
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
 

@@ -76,20 +76,25 @@ def make_bench(is_tiny: bool, count: int) -> Bench:
     torch.manual_seed(0)
     device = "cpu" if is_tiny else "cuda"
     tokenizer = pretraining.make_tokenizer(PARAMS.pretrain.vocab_size, seed=1)
-    if is_tiny:
-        model = pretraining.make_model(PARAMS.pretrain, PARAMS.frames.size, tokenizer)
-    else:
-        config = VideoLlavaConfig(video_token_index=tokenizer.convert_tokens_to_ids("<video>"))
-        with torch.device(device):
-            torch.set_default_dtype(torch.bfloat16)
-            model = VideoLlavaForConditionalGeneration(config)
-            torch.set_default_dtype(torch.float32)
-        model.set_attn_implementation(IMPLEMENTATION)
+    model = make_model(is_tiny, tokenizer, device)
     model.requires_grad_(False)
     encoder = encoder_for(model.config, tokenizer, PARAMS.frames.num_frames, max_subtitle_tokens=4096)
     size = model.config.vision_config.image_size
     frames = np.random.default_rng(0).integers(0, 256, (PARAMS.frames.num_frames, size, size, 3), dtype=np.uint8)
     return Bench(model.eval(), encoder, make_clip(encoder, count, is_tiny), frames, device)
+
+
+def make_model(is_tiny: bool, tokenizer: Any, device: str) -> VideoLlavaForConditionalGeneration:
+    """Random weights of the tiny base's shape, or of the 7B's in bfloat16."""
+    if is_tiny:
+        return pretraining.make_model(PARAMS.pretrain, PARAMS.frames.size, tokenizer)
+    config = VideoLlavaConfig(video_token_index=tokenizer.convert_tokens_to_ids("<video>"))
+    with torch.device(device):
+        torch.set_default_dtype(torch.bfloat16)
+        model = VideoLlavaForConditionalGeneration(config)
+        torch.set_default_dtype(torch.float32)
+    model.set_attn_implementation(IMPLEMENTATION)
+    return model
 
 
 def make_clip(encoder: Encoder, count: int, is_tiny: bool) -> ClipQuestions:

@@ -84,7 +84,7 @@ def test_automatic_checkpointing_leaves_as_many_layers_as_memory_holds(
     adapted: torch.nn.Module,
 ) -> None:
     """The rule of the GPU, with memory given: what one layer keeps, twice more for the one at work, and the inputs."""
-    one = layers.kept_bytes(1000, adapted.config.text_config, 4)
+    one = layers.kept_bytes(1000, 64, 96, 4)
     inputs = 3 * 1000 * 64 * 4
     for fitting, left in ((0, 3), (1, 2), (2.5, 1), (3, 0), (99, 0)):
         assert layers.count_to_recompute(3, one, inputs, int(inputs + (2 + fitting) * one)) == left

@@ -126,7 +126,12 @@ def _flash(
     query [T, heads, width]; key, value: as long, or longer by the cached prefix. Returns what was mixed, as query, and
     the logarithm of each softmax's sum [heads, T], float32.
     """
-    own, sums = _on_themselves(query, key, value, borders, prefix, longest, scale)
+    cached = key.shape[0] - query.shape[0]
+    # Where the segments of the query begin and end, and the most tokens that one of them has.
+    starts, most = (borders[1:] - prefix, longest) if cached else (borders, max(prefix, longest))
+    own, sums, *_ = torch.ops.aten._flash_attention_forward(
+        query, key[cached:], value[cached:], starts, starts, most, most, 0.0, True, False, scale=scale
+    )
     behind = key.shape[0] - prefix
     if not behind:
         return own, sums
@@ -141,38 +146,8 @@ def _flash(
     return own, sums
 
 
-def _on_themselves(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    borders: torch.Tensor,
-    prefix: int,
-    longest: int,
-    scale: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    cached = key.shape[0] - query.shape[0]
-    starts, most = _segments(borders, prefix, longest, cached)
-    mixed, sums, *_ = torch.ops.aten._flash_attention_forward(
-        query, key[cached:], value[cached:], starts, starts, most, most, 0.0, True, False, scale=scale
-    )
-    return mixed, sums
-
-
-def _segments(borders: torch.Tensor, prefix: int, longest: int, cached: int) -> tuple[torch.Tensor, int]:
-    """Where the segments of the query begin and end, and the most tokens that one of them has."""
-    return (borders[1:] - prefix, longest) if cached else (borders, max(prefix, longest))
-
-
 @_flash.register_fake
-def _flash_shapes(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    borders: torch.Tensor,
-    prefix: int,
-    longest: int,
-    scale: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _flash_shapes(query: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
     tokens, heads, _ = query.shape
     return query.new_empty(query.shape), query.new_empty((heads, tokens), dtype=torch.float32)
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
-from cinetune import planning
+from cinetune import layers, planning
 from cinetune.answers import LETTERS
 from cinetune.model import DTYPES, LORA_TARGETS, encoder_of
 from cinetune.params import DataParams, ModelParams, Params
@@ -151,8 +151,7 @@ def estimate(plan: Plan, size: Size, params: Params) -> Estimate:
     quantised = NF4_BYTES if params.model.quantization == "nf4" else width
     weights = size.quantisable * quantised + size.other * width + size.trained * BYTES_A_TRAINED_WEIGHT
     tokens = plan.longest.tokens
-    # Kept of each layer for the way back: about six vectors of the hidden size and four of the intermediate.
-    one_layer = width * tokens * (6 * size.hidden + 4 * size.intermediate)
+    one_layer = layers.kept_bytes(tokens, size.hidden, size.intermediate, width)
     epochs = steps.steps / steps.steps_per_epoch
     passes = _passes(params.train.activation_checkpointing, size.layers)
     return Estimate(

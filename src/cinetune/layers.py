@@ -22,22 +22,25 @@ from cinetune.params import TrainParams
 
 def of(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The language model's layers, of a base or of one with an adapter."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return list(base.model.language_model.layers)
+    return list(_base(model).language_model.layers)
 
 
 def of_tower(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The layers that look at a video's frames."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return [part for part in base.model.video_tower.modules() if isinstance(part, GradientCheckpointingLayer)]
+    return [part for part in _base(model).video_tower.modules() if isinstance(part, GradientCheckpointingLayer)]
 
 
-def kept_bytes(tokens: int, config: Any, width: int) -> int:
-    """What one layer keeps of a pack for the way back, as measured with the 7B's shape (docs/performance.md).
+def _base(model: torch.nn.Module) -> Any:
+    whole: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return whole.model
 
-    config: of the language model; width: bytes of a number.
+
+def kept_bytes(tokens: int, hidden: int, intermediate: int, width: int) -> int:
+    """What one layer keeps of a pack for the way back: about six vectors of the hidden size and four of the other.
+
+    As measured with the 7B's shape (docs/performance.md); width: bytes of a number.
     """
-    return width * tokens * (6 * config.hidden_size + 4 * config.intermediate_size)
+    return width * tokens * (6 * hidden + 4 * intermediate)
 
 
 @contextmanager
@@ -107,7 +110,8 @@ def num_recomputed(model: torch.nn.Module, wanted: str, tokens: int) -> int:
         return 0
     config, width = model.config.text_config, weight.element_size()
     inputs = count * tokens * config.hidden_size * width
-    return count_to_recompute(count, kept_bytes(tokens, config, width), inputs, memory.free_bytes())
+    one = kept_bytes(tokens, config.hidden_size, config.intermediate_size, width)
+    return count_to_recompute(count, one, inputs, memory.free_bytes())
 
 
 def count_to_recompute(count: int, one: int, inputs: int, free: int) -> int:
