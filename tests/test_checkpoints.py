@@ -156,6 +156,35 @@ def test_a_training_has_the_same_bits_on_one_thread_and_on_two(tmp_path: Path) -
     assert adapters[0] == adapters[1]
 
 
+FIRST_COSINES = """
+import hashlib, os
+import numpy as np
+import torch
+import cinetune.model
+positions = torch.from_numpy(np.linspace(0, 400, 40_000, dtype=np.float32))
+found = set()
+for _ in range(2000):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, hashlib.sha256(positions.cos().numpy()).digest())
+        os._exit(0)
+    os.close(writer)
+    found.add(os.read(reader, 64))
+    os.close(reader)
+    os.waitpid(child, 0)
+print(len(found))
+"""
+
+
+@pytest.mark.slow
+def test_the_first_cosines_of_a_process_have_the_same_bits_in_each() -> None:
+    """Those of rotary positions; they come from two threads at once in a process that has done nothing else."""
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", FIRST_COSINES], env=environment, check=True, capture_output=True)
+    assert int(done.stdout) == 1
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_bit_by_bit_as_one_that_was_not(tmp_path: Path) -> None:
     """SIGKILL leaves no time to tidy up: ten times, whatever was being done or written."""

@@ -37,6 +37,10 @@ OLDER_NAMES = (
 OLDER_TOWERS = (r"\b(video_tower|image_tower)\.vision_model\.", r"\1.")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+# MKL's vector functions take shape at their first call. Where that comes from several threads at once, as the cosines
+# of rotary positions do, one process in some 250 has rounded it otherwise, and a training ended with other bits.
+torch.zeros(1).cos()
+
 
 def check_base(base: str) -> None:
     """Refuse a local folder that holds no Video-LLaVA; anything that is no folder is taken for a hub id."""
