@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -379,3 +380,15 @@ def test_processes_that_start_on_a_missing_database_share_one_experiment(tmp_pat
     store = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert [experiment.name for experiment in store.search_experiments()] == [tracking.EXPERIMENT]
     assert [run.info.status for run in store.search_runs(["0"])] == ["FINISHED"] * 8
+
+
+def test_a_trainings_run_has_the_machines_own_figures_and_others_have_not(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    found = {}
+    for stage in ("train", "evaluate"):
+        with tracking.start(stage) as run:
+            time.sleep(0.6)
+        found[stage] = {name.partition("/")[0] for name in store.get_run(run.id).data.metrics}
+    assert found == {"train": {"system"}, "evaluate": set()}

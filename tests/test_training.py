@@ -21,7 +21,7 @@ from cinetune.model import attach_lora, encoder_for, save_adapter
 from cinetune.packing import Encoder
 from cinetune.params import TrainParams
 from cinetune.questions import ClipQuestions, Question
-from cinetune.training import Packs, TrainingResult, letter_accuracy
+from cinetune.training import Meter, Packs, TrainingResult, letter_accuracy
 
 pytestmark = pytest.mark.training
 
@@ -323,6 +323,17 @@ def test_any_length_of_training_is_validated(base: Any, encoder: Encoder, tmp_pa
     assert letter_accuracy(result.model, packs)["accuracy"] == result.validation_accuracy
 
 
+def test_speed_is_per_second_of_all_and_utilisation_per_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.processes, "count", lambda: 2)
+    meter = Meter(flops_per_token=3e9, matrix_flops=2e12)
+    meter.add(torch.tensor([16.0, 1000.0]))
+    meter.add(torch.tensor([4.0, 200.0]))
+    meter.seconds = 2.0
+    told = meter.read()
+    assert told.pop("peak_memory_gb") > 0
+    assert told == {"questions_per_s": 10.0, "tokens_per_s": 600.0, "tflops": 1.8, "mfu": 0.45}
+
+
 def test_figures_are_told_with_their_step_under_the_projects_names(base: Any, encoder: Encoder, tmp_path: Path) -> None:
     told: dict[str, list[int]] = {}
     values: list[float] = []
@@ -339,6 +350,8 @@ def test_figures_are_told_with_their_step_under_the_projects_names(base: Any, en
         "train/grad_norm",
         "train/questions_per_s",
         "train/tokens_per_s",
+        "train/tflops",
+        "train/mfu",
         "train/peak_memory_gb",
         "validation/accuracy",
         "validation/accuracy/temp",

@@ -158,7 +158,7 @@ def estimate(plan: Plan, size: Size, params: Params) -> Estimate:
         schedule=steps,
         bytes_kept=weights + size.layers * one_layer,
         bytes_checkpointed=weights + one_layer + width * tokens * size.layers * size.hidden,
-        flops=passes * epochs * sum(_flops(pack, size) for pack in plan.packs),
+        flops=passes * epochs * flops(plan, size),
     )
 
 
@@ -167,6 +167,11 @@ def _passes(wanted: str, count: int) -> float:
     if wanted == "all":
         return 1.5
     return 1.0 + (0.5 * int(wanted) / count if wanted.isdigit() else 0.0)
+
+
+def flops(plan: Plan, size: Size) -> float:
+    """Floating-point operations of one epoch, nothing computed again."""
+    return sum(_flops(pack, size) for pack in plan.packs)
 
 
 def _flops(pack: PlannedPack, size: Size) -> float:

@@ -44,6 +44,8 @@ MOST_TAG_CHARS = 5000
 ENDED = ("FINISHED", "FAILED", "KILLED")
 ABANDONED = "its process was gone without having ended it, as after a power cut"
 NAME = "mlflow.runName"
+# Stages whose runs MLflow adds the machine's own figures to, as `system/...`.
+WATCHED = ("train",)
 
 
 class Run:
@@ -274,7 +276,7 @@ def _open(stage: str, name: str, parent: Run | UntrackedRun | None) -> Run:
     with reaching():
         client = open_store()
         if "MLFLOW_RUN_ID" in os.environ:
-            active = mlflow.start_run()
+            active = mlflow.start_run(log_system_metrics=_is_watched(stage))
             if _is_random(active.info.run_name):
                 client.set_tag(active.info.run_id, NAME, name)
         else:
@@ -284,10 +286,16 @@ def _open(stage: str, name: str, parent: Run | UntrackedRun | None) -> Run:
                 parent_run_id=parent.id if parent else os.environ.get(PARENT),
                 nested=parent is not None,
                 tags={"mlflow.source.name": f"cinetune {stage}"},
+                log_system_metrics=_is_watched(stage),
             )
         _dress(client, active.info.experiment_id)
     os.environ.pop("MLFLOW_RUN_ID", None)
     return Run(active.info.run_id, active.info.experiment_id, client)
+
+
+def _is_watched(stage: str) -> bool | None:
+    """None leaves it to MLflow's own variable."""
+    return stage in WATCHED if "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING" not in os.environ else None
 
 
 def _close_abandoned(experiment_id: str) -> None:
@@ -340,7 +348,7 @@ def open_store() -> MlflowClient:
     import mlflow
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    for name in ("mlflow.store", "mlflow.tracking"):
+    for name in ("mlflow.store", "mlflow.tracking", "mlflow.system_metrics"):
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = mlflow.get_tracking_uri()
     with reaching():

@@ -28,7 +28,7 @@ from transformers import (
     set_seed,
 )
 
-from cinetune import checkpoints, layers, memory, planning, processes
+from cinetune import checkpoints, estimates, layers, memory, planning, processes
 from cinetune.answers import LETTERS
 from cinetune.errors import InputError
 from cinetune.model import answer_logits, attach_lora
@@ -185,9 +185,14 @@ def letter_accuracy(model: torch.nn.Module, packs: Packs) -> dict[str, float]:
 
 
 class Meter(TrainerCallback):
-    """Questions and tokens a second between two logs, over all processes; validating and saving do not count."""
+    """Speed between two logs, over all processes; validating and saving do not count.
 
-    def __init__(self) -> None:
+    flops_per_token: floating-point operations of the model, there and back; matrix_flops: a second, of a large matrix
+    product on one device. Their ratio is the model FLOPs utilisation (MFU); what is computed again does not count.
+    """
+
+    def __init__(self, flops_per_token: float, matrix_flops: float) -> None:
+        self.flops_per_token, self.matrix_flops = flops_per_token, matrix_flops
         self.seconds = 0.0
         self.counts = torch.zeros(2)
         self._since = time.monotonic()
@@ -198,7 +203,13 @@ class Meter(TrainerCallback):
 
     def read(self) -> dict[str, float]:
         questions, tokens = self.counts.tolist()
-        rates = {"questions_per_s": questions / self.seconds, "tokens_per_s": tokens / self.seconds}
+        flops = tokens * self.flops_per_token / self.seconds
+        rates = {
+            "questions_per_s": questions / self.seconds,
+            "tokens_per_s": tokens / self.seconds,
+            "tflops": flops / 1e12,
+            "mfu": flops / (self.matrix_flops * processes.count()),
+        }
         self.seconds, self.counts = 0.0, torch.zeros(2)
         return rates | {"peak_memory_gb": memory.peak_gb()}
 
@@ -215,7 +226,9 @@ class Meter(TrainerCallback):
 class Reporter(TrainerCallback):
     """Passes the Trainer's figures on under the project's names."""
 
-    NAMES = ("loss", "learning_rate", "grad_norm", "questions_per_s", "tokens_per_s", "peak_memory_gb")
+    NAMES = (
+        "loss", "learning_rate", "grad_norm", "questions_per_s", "tokens_per_s", "tflops", "mfu", "peak_memory_gb",
+    )  # fmt: skip
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -265,7 +278,7 @@ def train(
         batch = collate(items, encoder.tokenizer.pad_token_id or 0, weight.dtype, "cpu")
         return {**batch, "weights": weights(items)}
 
-    meter = Meter()
+    meter = _meter(model, packs.plan, params.lora_rank)
     trainer = PackTrainer(
         model=adapted,
         args=_arguments(params, len(packs), work, weight),
@@ -288,6 +301,13 @@ def train(
         validation_accuracy=float(state.best_metric or 0.0),
         dropped_subtitle_tokens=packs.plan.dropped_subtitle_tokens,
     )
+
+
+def _meter(model: VideoLlavaForConditionalGeneration, plan: planning.Plan, lora_rank: int) -> Meter:
+    weight = model.get_input_embeddings().weight
+    dtype = str(weight.dtype).removeprefix("torch.")
+    flops = estimates.flops(plan, estimates.size_of(model.config, lora_rank))
+    return Meter(flops / plan.tokens, estimates.matrix_flops(str(weight.device), dtype, seconds=0.1))
 
 
 def _arguments(params: TrainParams, num_packs: int, work: Path, weight: torch.Tensor) -> TrainingArguments:
