@@ -40,10 +40,11 @@ from cinetune import estimates, layers, pretraining
 from cinetune import params as params_module
 from cinetune.attention import IMPLEMENTATION
 from cinetune.mini import ask, talk
-from cinetune.model import answer_logits, attach_lora, encoder_for
+from cinetune.model import attach_lora, encoder_for
 from cinetune.packing import Encoder, collate, training_pack, weights
 from cinetune.questions import ClipQuestions, Question
 from cinetune.scoring import Asked, reply
+from cinetune.training import loss_of
 
 PARAMS = params_module.load(Path(__file__).resolve().parents[1] / "params.yaml")
 TRAIN = dataclasses.replace(PARAMS.train, lora_dropout=0.0)
@@ -156,9 +157,7 @@ def train_step(
                 inputs = {name: batch[name] for name in ("input_ids", "pixel_values_videos")}
                 loss = model(**inputs, labels=batch["input_ids"], use_cache=False).loss
             else:
-                logits = answer_logits(model, batch).float()
-                losses = torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
-                loss = (losses * batch["weights"]).sum()
+                loss = loss_of(model, batch)
         loss.backward()
     model.zero_grad(set_to_none=True)
 

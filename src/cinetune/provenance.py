@@ -64,19 +64,24 @@ def _locked_stages(lock: Path) -> dict[str, Any]:
 def folder_digest(folder: Path) -> str:
     """sha256 over the names and contents of all files of a folder."""
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for name, path in _files(folder):
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+        total.update(f"{name}\0{content}\n".encode())
     return total.hexdigest()
+
+
+def _files(folder: Path, pattern: str = "*") -> list[tuple[str, Path]]:
+    """A folder's files, the same order on every machine, with their names within it."""
+    found = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    return [(path.relative_to(folder).as_posix(), path) for path in found]
 
 
 def source_digest() -> str:
     """sha256 over this package's own code."""
     total = hashlib.sha256()
-    root = Path(__file__).parent
-    for path in sorted(root.rglob("*.py")):
-        total.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    for name, path in _files(Path(__file__).parent, "*.py"):
+        total.update(f"{name}\0".encode() + path.read_bytes())
     return total.hexdigest()
 
 
@@ -87,10 +92,10 @@ def text_digest(text: str) -> str:
 def quick_digest(folder: Path) -> str:
     """sha256 over the names, sizes and first megabytes of a folder's files: weights that differ, differ there too."""
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for name, path in _files(folder):
         with path.open("rb") as file:
             start = hashlib.sha256(file.read(2**20)).hexdigest()
-        total.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0{start}\n".encode())
+        total.update(f"{name}\0{path.stat().st_size}\0{start}\n".encode())
     return total.hexdigest()
 
 

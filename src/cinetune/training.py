@@ -109,9 +109,7 @@ class PackTrainer(Trainer):
 
         Times the processes, for the mean of their gradients is taken.
         """
-        logits = answer_logits(model, inputs).float()
-        losses = torch.nn.functional.cross_entropy(logits, inputs["targets"], reduction="none")
-        return (losses * inputs["weights"]).sum() / num_items_in_batch * self.args.world_size
+        return loss_of(model, inputs) / num_items_in_batch * self.args.world_size
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Questions of one optimiser step over all processes: their slots' weights sum to one each."""
@@ -163,6 +161,13 @@ class PackTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+def loss_of(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    """Cross-entropy of each answer, weighted to count once, summed over a pack's questions."""
+    logits = answer_logits(model, batch).float()
+    losses = torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
+    return (losses * batch["weights"]).sum()
 
 
 def letter_accuracy(model: torch.nn.Module, packs: Packs) -> dict[str, float]:
