@@ -119,6 +119,10 @@ def statistics_and_report(num_questions: int, resamples: int) -> dict[str, float
     return {"statistics_s": (summarised - started) / 2, "statistics_and_report_s": time.perf_counter() - started}
 
 
+def machine() -> dict[str, str | int | None]:
+    return {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--clips", type=int, default=3)
@@ -135,9 +139,8 @@ def main() -> None:
     rows = {f"{name}, CPU s a clip": value for name, value in seconds.items()} | figures
     for name, value in rows.items():
         print(f"{name:<34}{value:>10.3f}")
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
     figures = {name: round(value, 4) for name, value in figures.items()}
-    print(json.dumps({"benchmark": "evaluation", "machine": machine, "figures": figures}))
+    print(json.dumps({"benchmark": "evaluation", "machine": machine(), "figures": figures}))
 
 
 if __name__ == "__main__":

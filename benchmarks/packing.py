@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 from pathlib import Path
@@ -20,6 +19,8 @@ from pathlib import Path
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # It trains to compare, not to keep: nothing goes to MLflow.
 os.environ["CINETUNE_UNTRACKED"] = "1"
+
+from evaluation import machine
 
 from cinetune import params
 from cinetune.stages import evaluate, train
@@ -69,9 +70,8 @@ def main() -> None:
         print(f"{way:<10}" + "".join(f"{value:>9.1%}" for value in [*found, figures[way], spread]), flush=True)
     if len(figures) == len(WAYS):
         figures["packed_minus_separate"] = figures["packed"] - figures["separate"]
-    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
     figures = {name: round(value, 4) for name, value in figures.items()}
-    print(json.dumps({"benchmark": "packing", "machine": machine, "figures": figures}))
+    print(json.dumps({"benchmark": "packing", "machine": machine(), "figures": figures}))
 
 
 if __name__ == "__main__":
