@@ -209,8 +209,12 @@ def test_killed_at_random_moments_it_ends_bit_by_bit_as_one_that_was_not(tmp_pat
     lasting = time.monotonic() - started
     random, killed, reached = np.random.default_rng(0), 0, set()
     while killed < 10:
+        before = checkpoints.last(work)
         process = start(work)
-        process.join(float(random.uniform(0.0, 0.5)) * lasting)
+        # Every second one gets a checkpoint further, however slow the machine is just now.
+        while killed % 2 and process.exitcode is None and checkpoints.last(work) == before:
+            time.sleep(0.005)
+        process.join(float(random.uniform(0.0, 0.3)) * lasting)
         if process.exitcode is not None:
             # It came to its end before it was to be killed: the next one begins anew.
             assert process.exitcode == 0
