@@ -3,7 +3,7 @@
     python benchmarks/collect.py [name ...]
 
 Without a GPU `throughput` and `rehearsal` take the tiny model. A benchmark that fails leaves its old table, and the
-rest goes on; the exit status is then 1. `packing` trains for hours and is run when it is named only.
+rest goes on; the exit status is then 1. `accuracy` trains for hours and is run when it is named only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("decode", "storage", "throughput", "rehearsal", "evaluation", "serve_load")
-BY_NAME = ("packing",)
+BY_NAME = ("accuracy",)
 
 
 def main(names: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ usual     each question with its own copy of the clip, batch 1, loss on every to
           scored by generating one token (on a GPU: NF4, as the notebooks for this model do)
 separate  our loss and settings, each question with its own copy of the clip
 packed    ours: the clip once, all its questions behind it
+fp8       the same with frozen products in float8 (on a GPU alone)
 24 GB     ours with NF4 and as much activation checkpointing as such a card needs; 12 GB likewise (on a GPU alone)
 
 Needs torch, transformers and peft alone, and bitsandbytes on a GPU. Speed does not depend on what weights say.
@@ -39,8 +40,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from cinetune import estimates, layers, pretraining
 from cinetune import params as params_module
 from cinetune.attention import IMPLEMENTATION
+from cinetune.float8 import Float8Linear
 from cinetune.mini import ask, talk
-from cinetune.model import attach_lora, encoder_for
+from cinetune.model import attach_lora, encoder_for, to_float8
 from cinetune.packing import Encoder, collate, training_pack, weights
 from cinetune.questions import ClipQuestions, Question
 from cinetune.scoring import Asked, reply
@@ -238,9 +240,10 @@ def quantise(model: torch.nn.Module) -> None:
                     continue
                 shape = plain.in_features, plain.out_features
                 made = bitsandbytes.nn.Linear4bit(*shape, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
-                packed = bitsandbytes.nn.Params4bit(plain.weight.cpu(), requires_grad=False, quant_type="nf4")
+                weight = plain.plain_weight().bfloat16() if isinstance(plain, Float8Linear) else plain.weight
+                packed = bitsandbytes.nn.Params4bit(weight.cpu(), requires_grad=False, quant_type="nf4")
                 made.weight = packed
-                setattr(parent, name, made.to(plain.weight.device))
+                setattr(parent, name, made.to(weight.device))
     gc.collect()
     torch.cuda.empty_cache()
 
@@ -266,6 +269,8 @@ def time_all(bench: Bench, repeats: int) -> dict[str, Row]:
     """Rows by way, the slowest first."""
     rows = {way: time_way(bench, way, repeats) for way in ("separate", "packed")}
     if bench.device == "cuda":
+        to_float8(bench.model)
+        rows["fp8"] = time_way(bench, "fp8", repeats)
         quantise(bench.model)
         for size in (24, 12):
             with card_of(size):
@@ -317,6 +322,9 @@ def tell(bench: Bench, rows: dict[str, Row], best: tuple[float, float], repeats:
         "pack_ratio": rows["packed"].train / rows["separate"].train,
         "pack_score_ratio": rows["packed"].score / rows["separate"].score,
     }
+    if "fp8" in rows:
+        fp8 = rows["fp8"]
+        figures |= {"train_ratio_fp8": fp8.train / usual.train, "score_ratio_fp8": fp8.score / usual.score}
     figures |= {
         f"train_ratio_{way.split()[0]}gb": row.train / usual.train for way, row in rows.items() if way.endswith("GB")
     }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cinetune import attention, layers, pretraining
+from cinetune import attention, float8, layers, pretraining
 from cinetune import params as params_module
 from cinetune.model import answer_logits, attach_lora, encoder_for
 from cinetune.packing import Encoder, Pack, collate, pack
@@ -112,3 +112,40 @@ def test_questions_behind_a_kept_clip_have_the_probabilities_of_those_read_with_
     at_once = reply(model, encoder, "Ana has the key.", frames(), asked, max_new_tokens=0)
     for one, other in zip(kept, at_once, strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=NEAR)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() < float8.LEAST_CAPABILITY,
+    reason="the GPU does not multiply float8",
+)
+class TestFloat8:
+    @pytest.mark.parametrize("tokens", [1, 7, 333])
+    def test_products_on_a_gpu_are_those_of_a_cpu(self, tokens: int) -> None:
+        torch.manual_seed(0)
+        plain = torch.nn.Linear(256, 384, bias=False)
+        values, grad = torch.randn(tokens, 256).bfloat16(), torch.randn(tokens, 384).bfloat16()
+        found = []
+        for device in ("cpu", "cuda"):
+            layer = float8.Float8Linear(plain.to(device))
+            given = values.to(device).requires_grad_()
+            mixed = layer(given)
+            mixed.backward(grad.to(device))
+            found.append((mixed.detach().cpu(), given.grad.cpu()))
+        for one, other in zip(*found, strict=True):
+            assert difference(other, one) < NEAR
+
+    @pytest.mark.parametrize("is_compiled", [False, True])
+    def test_gradients_are_near_those_of_full_precision(self, encoder: Encoder, is_compiled: bool) -> None:
+        model = make("cuda", torch.bfloat16)
+        rounded = make("cuda", torch.bfloat16)
+        for module in rounded.modules():
+            if hasattr(module, "base_layer"):
+                module.base_layer = float8.Float8Linear(module.base_layer)
+        layers.prepare(rounded, is_compiled, 1)
+        for questions in (QUESTIONS, QUESTIONS[:1]):
+            item = make_pack(encoder, questions)
+            right = gradients(model, item, "cuda", torch.bfloat16)
+            found = gradients(rounded, item, "cuda", torch.bfloat16)
+            assert found.keys() == right.keys()
+            flat = [torch.cat([given[name].flatten() for name in sorted(given)]) for given in (found, right)]
+            assert difference(*flat) < 0.2

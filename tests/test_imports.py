@@ -17,7 +17,7 @@ PURE = (
     "journal", "published", "page", "charts", "report", "sections", "drops", "comparison", "studies",
 )  # fmt: skip
 CORE = (
-    "attention", "frames", "frame_store", "layers", "packing", "model", "training", "scoring", "evaluation",
+    "attention", "float8", "frames", "frame_store", "layers", "packing", "model", "training", "scoring", "evaluation",
     "pretraining", "planning", "estimates",
 )  # fmt: skip
 MAY_USE_MLFLOW = {"tracking", "registry", "serving", "service", "serving_model", "stages.serve"}

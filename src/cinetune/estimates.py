@@ -29,8 +29,8 @@ CHARACTERS_A_TOKEN = 3.5
 # subtitles and 160 tokens a question: those of the speeds that were measured.
 PUBLISHED_QUESTIONS, QUESTIONS_A_CLIP = 298_888, 32
 SUBTITLE_CHARACTERS, QUESTION_CHARACTERS, CHOICE_CHARACTERS = 1_900, 80, 80
-# Of NF4 with double quantisation: 4 bits, and the scales of its blocks.
-NF4_BYTES = 0.516
+# NF4 with double quantisation: 4 bits, and the scales of its blocks. Float8 is kept in two orders.
+BYTES_A_QUANTISED_WEIGHT = {"nf4": 0.516, "fp8": 2.0}
 # A LoRA weight in float32 with its gradient and Adam's two moments.
 BYTES_A_TRAINED_WEIGHT = 16
 SHARE_OF_MATRIX_PRODUCTS = 0.4
@@ -148,7 +148,7 @@ def size_of(config: VideoLlavaConfig, lora_rank: int) -> Size:
 def estimate(plan: Plan, size: Size, params: Params) -> Estimate:
     steps = schedule(len(plan.packs), params.train)
     width = torch.empty((), dtype=DTYPES[params.model.dtype]).element_size()
-    quantised = NF4_BYTES if params.model.quantization == "nf4" else width
+    quantised = BYTES_A_QUANTISED_WEIGHT.get(params.model.quantization, width)
     weights = size.quantisable * quantised + size.other * width + size.trained * BYTES_A_TRAINED_WEIGHT
     tokens = plan.longest.tokens
     one_layer = layers.kept_bytes(tokens, size.hidden, size.intermediate, width)

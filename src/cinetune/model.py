@@ -1,4 +1,4 @@
-"""Load the base (full precision or NF4), attach or load LoRA on its language model, and check what was loaded."""
+"""Load the base (full precision, NF4 or float8), attach or load LoRA on its language model, check what was loaded."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
 )
 
+from cinetune import float8
 from cinetune.attention import IMPLEMENTATION
 from cinetune.errors import InputError
 from cinetune.packing import Encoder
@@ -66,6 +67,8 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
     Raises InputError when `params.base` is no Video-LLaVA or cannot be read.
     """
     check_base(params.base)
+    if params.quantization == "fp8":
+        float8.check_device(device)
     dtype = DTYPES[params.dtype]
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": IMPLEMENTATION, "device_map": {"": device}}
     # The other format is pickle, which runs what its author likes.
@@ -94,7 +97,17 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
         missing = sorted(loading["missing_keys"])
         raise InputError(f"base model {params.base!r} lacks {len(missing)} tensors, first {missing[0]!r}: get it anew.")
     model.requires_grad_(False)
+    if params.quantization == "fp8":
+        to_float8(model)
     return model.eval(), tokenizer
+
+
+def to_float8(model: torch.nn.Module) -> None:
+    """The language model's layers in place; towers, projector and head stay as they are."""
+    for name, parent in list(model.named_modules()):
+        for last, plain in list(parent.named_children()):
+            if re.fullmatch(LORA_TARGETS, f"{name}.{last}"):
+                setattr(parent, last, float8.Float8Linear(plain))
 
 
 def encoder_for(

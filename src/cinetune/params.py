@@ -249,7 +249,7 @@ class Params:
 
 
 CHOICES = {
-    "model.quantization": ("none", "nf4"),
+    "model.quantization": ("none", "nf4", "fp8"),
     "model.dtype": ("float32", "bfloat16", "float16"),
     "download.pin": ("true", "false"),
     "prompt.truncate": ("middle", "end"),

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 SECTIONS = ("data", "model", "prompt", "frames", "train")
 # How a training is run, which its result does not tell.
 HOW = ("processes", "resume", "dry_run", "compile", "activation_checkpointing")
-CODE = ("attention", "frames", "layers", "model", "packing", "planning", "prompts", "questions", "scoring", "training")
+CODE = (
+    "attention", "float8", "frames", "layers", "model", "packing", "planning", "prompts", "questions", "scoring",
+    "training",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
