@@ -42,7 +42,7 @@ from cinetune import params as params_module
 from cinetune.attention import IMPLEMENTATION
 from cinetune.float8 import Float8Linear
 from cinetune.mini import ask, talk
-from cinetune.model import attach_lora, encoder_for, to_float8
+from cinetune.model import attach_lora, encoder_for, replace_projections
 from cinetune.packing import Encoder, collate, training_pack, weights
 from cinetune.questions import ClipQuestions, Question
 from cinetune.scoring import Asked, reply
@@ -233,17 +233,14 @@ def quantise(model: torch.nn.Module) -> None:
     """The language model's layers to NF4 in place, as loading with quantisation leaves them."""
     import bitsandbytes
 
-    for layer in layers.of(model):
-        for parent in (layer.self_attn, layer.mlp):
-            for name, plain in list(parent.named_children()):
-                if not isinstance(plain, torch.nn.Linear):
-                    continue
-                shape = plain.in_features, plain.out_features
-                made = bitsandbytes.nn.Linear4bit(*shape, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
-                weight = plain.plain_weight().bfloat16() if isinstance(plain, Float8Linear) else plain.weight
-                packed = bitsandbytes.nn.Params4bit(weight.cpu(), requires_grad=False, quant_type="nf4")
-                made.weight = packed
-                setattr(parent, name, made.to(weight.device))
+    def quantised(plain: torch.nn.Linear) -> torch.nn.Module:
+        shape = plain.in_features, plain.out_features
+        made = bitsandbytes.nn.Linear4bit(*shape, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
+        weight = plain.plain_weight().bfloat16() if isinstance(plain, Float8Linear) else plain.weight
+        made.weight = bitsandbytes.nn.Params4bit(weight.cpu(), requires_grad=False, quant_type="nf4")
+        return made.to(weight.device)
+
+    replace_projections(model, quantised)
     gc.collect()
     torch.cuda.empty_cache()
 
@@ -269,7 +266,7 @@ def time_all(bench: Bench, repeats: int) -> dict[str, Row]:
     """Rows by way, the slowest first."""
     rows = {way: time_way(bench, way, repeats) for way in ("separate", "packed")}
     if bench.device == "cuda":
-        to_float8(bench.model)
+        replace_projections(bench.model, Float8Linear)
         rows["fp8"] = time_way(bench, "fp8", repeats)
         quantise(bench.model)
         for size in (24, 12):

@@ -85,7 +85,7 @@ def _give_back(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     """The gradient is that of the rounded weights; frozen, they have none of their own."""
     turned, factors = ctx.saved_tensors
     # The outputs' factors stand on the side that is summed over, so they go into what is rounded.
-    rows, scales = rounded(grad * factors.to(grad.dtype))
+    rows, scales = rounded(grad * factors)
     ones = torch.ones(1, turned.shape[0], device=turned.device)
     return multiplied(rows, scales, turned, ones, grad.dtype), None, None, None, None, None
 

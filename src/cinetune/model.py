@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,16 +99,17 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
         raise InputError(f"base model {params.base!r} lacks {len(missing)} tensors, first {missing[0]!r}: get it anew.")
     model.requires_grad_(False)
     if params.quantization == "fp8":
-        to_float8(model)
+        replace_projections(model, float8.Float8Linear)
     return model.eval(), tokenizer
 
 
-def to_float8(model: torch.nn.Module) -> None:
-    """The language model's layers in place; towers, projector and head stay as they are."""
-    for name, parent in list(model.named_modules()):
-        for last, plain in list(parent.named_children()):
-            if re.fullmatch(LORA_TARGETS, f"{name}.{last}"):
-                setattr(parent, last, float8.Float8Linear(plain))
+def replace_projections(model: torch.nn.Module, make: Callable[[Any], torch.nn.Module]) -> None:
+    """Put what `make` makes of it in the place of each linear layer of the language model; the rest stays as it is.
+
+    One after another, so that no more than one of them is there twice.
+    """
+    for name in [name for name, _ in model.named_modules() if re.fullmatch(LORA_TARGETS, name)]:
+        model.set_submodule(name, make(model.get_submodule(name)))
 
 
 def encoder_for(
