@@ -77,7 +77,8 @@ def compare(ways: Mapping[str, Changes], seeds: list[int], epochs: float, folder
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("comparisons", nargs="*", metavar="comparison", help=f"of {', '.join(COMPARISONS)}; all")
-    arguments.add_argument("--ways", nargs="+", help="of the comparison; all")
+    every = [way for ways in COMPARISONS.values() for way in ways]
+    arguments.add_argument("--ways", nargs="+", choices=every, default=every, help="of the comparisons; all")
     arguments.add_argument("--seeds", nargs="+", type=int, default=[7, 8, 9])
     arguments.add_argument("--epochs", type=float, default=params.load().train.epochs)
     arguments.add_argument("--folder", type=Path, default=Path("outputs/accuracy"))
@@ -86,8 +87,9 @@ def main() -> None:
     figures: dict[str, float] = {}
     for name in chosen.comparisons or COMPARISONS:
         ways = COMPARISONS.get(name) or arguments.error(f"comparison {name!r} is not one of {', '.join(COMPARISONS)}.")
-        ways = {way: changes for way, changes in ways.items() if way in (chosen.ways or ways)}
-        figures |= compare(ways, chosen.seeds, chosen.epochs, chosen.folder)
+        ways = {way: changes for way, changes in ways.items() if way in chosen.ways}
+        if ways:
+            figures |= compare(ways, chosen.seeds, chosen.epochs, chosen.folder)
     rounded = {name: round(value, 4) for name, value in figures.items()}
     print(json.dumps({"benchmark": "accuracy", "machine": machine(), "figures": rounded}))
 

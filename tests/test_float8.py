@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cinetune import estimates, float8, layers, pretraining
+from cinetune import float8, layers, pretraining
 from cinetune import params as params_module
 from cinetune.model import answer_logits, attach_lora, encoder_for, load_adapter, load_base, save_adapter
 from cinetune.packing import collate, pack
@@ -154,7 +154,3 @@ def test_a_gpu_that_does_not_know_the_type_is_refused(monkeypatch: pytest.Monkey
     float8.check_device("cpu")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     float8.check_device("cuda")
-
-
-def test_the_plan_counts_both_orders_of_the_weights() -> None:
-    assert estimates.BYTES_A_QUANTISED_WEIGHT["fp8"] == torch.bfloat16.itemsize

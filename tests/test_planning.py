@@ -125,6 +125,12 @@ def test_memory_is_what_was_measured_on_an_h100_within_a_tenth() -> None:
     assert quantised.bytes_checkpointed == pytest.approx(9.2e9, rel=0.1)
 
 
+def test_float8_in_both_orders_takes_what_bfloat16_takes() -> None:
+    plain = of_7b(lambda given: given)
+    rounded = of_7b(lambda given: given.override("model", {"quantization": "fp8"}))
+    assert (rounded.bytes_kept, rounded.bytes_checkpointed) == (plain.bytes_kept, plain.bytes_checkpointed)
+
+
 def test_the_matrix_products_of_a_step_take_their_known_time() -> None:
     """109 questions a second would be trained at the 775 TFLOP/s of the products alone."""
     assert 32 / (of_7b(lambda given: given).flops / 775e12) == pytest.approx(109, rel=0.05)
