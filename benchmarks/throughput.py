@@ -45,13 +45,15 @@ from cinetune.mini import ask, talk
 from cinetune.model import attach_lora, encoder_for, replace_projections
 from cinetune.packing import Encoder, collate, training_pack, weights
 from cinetune.questions import ClipQuestions, Question
-from cinetune.scoring import Asked, reply
+from cinetune.scoring import Asked, choose
 from cinetune.training import loss_of
 
 PARAMS = params_module.load(Path(__file__).resolve().parents[1] / "params.yaml")
 TRAIN = dataclasses.replace(PARAMS.train, lora_dropout=0.0)
 # Lengths of the real thing in tokens: instruction with subtitles, and a question with its options.
 REAL_TEXT_TOKENS, REAL_QUESTION_TOKENS = 620, 160
+# One after another, as in validation, so that the host may prepare one while the GPU is at another.
+CLIPS_SCORED = 4
 
 
 @dataclass(frozen=True)
@@ -198,11 +200,12 @@ def time_scoring(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
     if way == "usual":
         taken, peak = measured(lambda: generate(bench, asked[:4]), bench.device, repeats)
         return 4 / taken, peak
-    groups = [[item] for item in asked[:4]] if way == "separate" else [asked]
+    groups = [[item] for item in asked[:4]] if way == "separate" else [asked] * CLIPS_SCORED
+    clips = [(bench.clip.subtitles, bench.frames, group) for group in groups]
 
     def score() -> None:
-        for group in groups:
-            reply(bench.model, bench.encoder, bench.clip.subtitles, bench.frames, group, max_new_tokens=0)
+        for _ in choose(bench.model, bench.encoder, clips):
+            pass
 
     layers.prepare(bench.model, bench.device == "cuda", 0)
     taken, peak = measured(score, bench.device, repeats)
@@ -259,6 +262,7 @@ def card_of(gigabytes: int) -> Iterator[None]:
 def time_way(bench: Bench, way: str, repeats: int) -> Row:
     train, score = time_training(bench, way, repeats), time_scoring(bench, way, repeats)
     torch._dynamo.reset()
+    print(f"{way}: {train[0]:.2f} in training, {score[0]:.2f} in scoring", file=sys.stderr)
     return Row(train[0], score[0], train[1], score[1])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cinetune.errors import InputError
-from cinetune.frames import FrameSettings, choose_times, fit, identity, normalise
+from cinetune.frames import FrameSettings, choose_times, fit, identity
 from cinetune.params import load
 
 pytestmark = pytest.mark.data
@@ -96,16 +96,6 @@ def test_the_centre_is_kept() -> None:
     image = np.zeros((64, 192, 3), dtype=np.uint8)
     image[:, 64:128] = 255
     assert (fit(image, 64)[:, 4:-4] == 255).all()
-
-
-def test_normalised_pixels_have_clip_mean_and_deviation() -> None:
-    frames = np.array([[[[0, 128, 255]]]], dtype=np.uint8)
-    expected = (np.array([0, 128 / 255, 1]) - [0.48145466, 0.4578275, 0.40821073]) / [
-        0.26862954, 0.26130258, 0.27577711,
-    ]  # fmt: skip
-    result = normalise(frames)
-    assert result.shape == (1, 3, 1, 1) and result.dtype == np.float32
-    np.testing.assert_allclose(result.ravel(), expected, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from cinetune import attention, float8, layers, pretraining
 from cinetune import params as params_module
 from cinetune.model import answer_logits, attach_lora, encoder_for
 from cinetune.packing import Encoder, Pack, collate, pack
-from cinetune.scoring import Asked, answer, read, reply
+from cinetune.scoring import Asked, answer, choose, read
 
 pytestmark = [
     pytest.mark.gpu,
@@ -109,7 +109,7 @@ def test_questions_behind_a_kept_clip_have_the_probabilities_of_those_read_with_
     model = make("cuda", torch.bfloat16).to(torch.bfloat16).eval()
     asked = [Asked(text, ("a", "b", "c", "d", "e")) for text in QUESTIONS]
     kept = answer(model, encoder, read(model, encoder, "Ana has the key.", frames()), asked, max_new_tokens=1)
-    at_once = reply(model, encoder, "Ana has the key.", frames(), asked, max_new_tokens=0)
+    (at_once,) = choose(model, encoder, [("Ana has the key.", frames(), asked)])
     for one, other in zip(kept, at_once, strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=NEAR)
 

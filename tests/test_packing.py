@@ -11,7 +11,7 @@ from cinetune import pretraining
 from cinetune.answers import LETTERS
 from cinetune.attention import IMPLEMENTATION, SHARED_PREFIX, question_layout
 from cinetune.model import answer_logits, attach_lora, encoder_for
-from cinetune.packing import collate, model_inputs, pack, pieces, stack, training_pack, weights
+from cinetune.packing import collate, model_inputs, normalise, pack, pieces, stack, training_pack, weights
 from cinetune.questions import ClipQuestions, Question
 
 pytestmark = pytest.mark.training
@@ -166,3 +166,12 @@ def test_questions_asked_in_words_are_answered_with_the_right_options_text(tiny,
     item = training_pack(encoder, clip, [question], frames, in_words=[question])
     said = [encoder.tokenizer.decode(item.targets[item.owners == number]) for number in range(2)]
     assert said == [" C</s>", " at the castle</s>"]
+
+
+def test_normalised_pixels_have_clip_mean_and_deviation():
+    frames = torch.tensor([[[[0, 128, 255]]]], dtype=torch.uint8)
+    result = normalise(frames)
+    assert result.shape == (1, 3, 1, 1) and result.dtype == torch.float32
+    mean, deviation = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    expected = (np.array([0, 128 / 255, 1]) - mean) / deviation
+    np.testing.assert_allclose(result.ravel(), expected, rtol=1e-5)

@@ -14,7 +14,7 @@ import yaml
 
 from cinetune import params as params_module
 from cinetune import pretraining, prompts
-from cinetune.frames import FrameSettings, normalise
+from cinetune.frames import FrameSettings
 from cinetune.mini import ask, lessons, talk
 from cinetune.mini.lessons import Exercise
 from cinetune.model import encoder_for, load_base
@@ -267,13 +267,6 @@ def test_lists_come_first_then_reading_then_looking_apart_from_it_then_both(enco
         assert has_video == [True] * len(clips) + [False] * (20 - len(clips))
         apart = number in (4, 5)
         assert told == [not (apart and seen) and number >= 2 for seen in has_video], number
-
-
-def test_pixels_are_normalised_as_everywhere_else() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
-    np.testing.assert_allclose(
-        pretraining._pixels(torch.from_numpy(frames)).numpy(), np.stack([normalise(clip) for clip in frames]), atol=1e-5
-    )
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:

@@ -13,7 +13,7 @@ from cinetune.answers import LETTERS
 from cinetune.model import attach_lora, encoder_for
 from cinetune.packing import collate, pack
 from cinetune.questions import CATEGORIES, ClipQuestions, Question
-from cinetune.scoring import Asked, answer, read, reply
+from cinetune.scoring import Asked, Reply, answer, choose, read, reply
 from test_packing import QUESTIONS, SUBTITLES
 
 pytestmark = pytest.mark.evaluation
@@ -206,3 +206,39 @@ def test_a_reading_gives_the_same_to_every_pack_that_follows(tiny, frames):
     first = scoring.answer(*tiny, reading, ASKED, 8)
     scoring.answer(*tiny, reading, ASKED[:1], 3)
     assert scoring.answer(*tiny, reading, ASKED, 8) == first == reply(*tiny, SUBTITLES, frames, ASKED, 8)
+
+
+def test_options_are_chosen_clip_after_clip_as_in_answers_with_words(tiny, frames):
+    """Of clips with different frames, subtitles and questions, the next always made while one is read."""
+    clips = [(SUBTITLES, frames, ASKED[:3]), ("", frames[::-1].copy(), ASKED[1:2]), (SUBTITLES, frames, ASKED[:1])]
+    whole = [reply(*tiny, *clip, 1) for clip in clips]
+    found = list(choose(*tiny, iter(clips)))
+    assert [len(replies) for replies in found] == [3, 1, 1]
+    for replies, expected in zip(found, whole, strict=True):
+        for one, other in zip(replies, expected, strict=True):
+            assert one.raw == ""
+            np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+    assert list(choose(*tiny, [])) == []
+
+
+def test_a_clip_that_cannot_be_read_ends_the_choosing_with_its_own_error(tiny, frames):
+    def clips():
+        yield SUBTITLES, frames, ASKED[:1]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(choose(*tiny, clips()))
+
+
+def test_choosing_may_be_given_up_before_its_end(tiny, frames):
+    taken = []
+
+    def clips():
+        for number in range(5):
+            taken.append(number)
+            yield SUBTITLES, frames, ASKED[: 1 + number % 3]
+
+    for replies in choose(*tiny, clips()):
+        assert len(replies) == 1 and isinstance(replies[0], Reply)
+        break
+    assert len(taken) < 5

@@ -16,9 +16,8 @@ from transformers import set_seed
 from cinetune import checkpoints, pretraining, prompts, training
 from cinetune import params as params_module
 from cinetune.errors import InputError
-from cinetune.frames import normalise
 from cinetune.model import attach_lora, encoder_for, save_adapter
-from cinetune.packing import Encoder
+from cinetune.packing import Encoder, normalise
 from cinetune.params import TrainParams
 from cinetune.questions import ClipQuestions, Question
 from cinetune.training import Meter, Packs, TrainingResult, letter_accuracy
@@ -141,7 +140,7 @@ def reference_gradients(
         for choices in ((question.choices, None) if is_in_words else (question.choices,))
     ]
     for item, question, choices in asked:
-        pixels = torch.from_numpy(normalise(frames_of(item.clip_id)))[None]
+        pixels = normalise(torch.from_numpy(frames_of(item.clip_id)))[None]
         head, tail = prompts.prefix(prompts.spoken(item.subtitles)).split("<video>")
         video = [encoder.video_token_id] * encoder.num_video_tokens
         plain = [tokenizer(text, add_special_tokens=False).input_ids for text in (head, tail)]
@@ -373,7 +372,7 @@ def test_accuracy_is_that_of_the_most_probable_letter(base: Any, encoder: Encode
         item = packs[index]
         ids = torch.from_numpy(item.input_ids[: item.slots[0] + 1])[None]
         with torch.no_grad():
-            pixels = torch.from_numpy(normalise(item.frames))[None]
+            pixels = normalise(torch.from_numpy(item.frames))[None]
             last = base(input_ids=ids, pixel_values_videos=pixels).logits[0, -1]
         right[question.category].append(int(last[letters].argmax()) == question.answer)
     assert figures[0]["accuracy"] == pytest.approx(np.mean([*right["Temporal"], *right["Theme Exploration"]]))

@@ -20,9 +20,6 @@ from cinetune.params import FramesParams
 # Raise it when the same settings would give other frames than before: stored frames are then made anew.
 SCHEMA_VERSION = 1
 
-CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
-CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
-
 
 @dataclass(frozen=True)
 class FrameSettings:
@@ -126,9 +123,3 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
 def _centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width]
-
-
-def normalise(frames: np.ndarray) -> np.ndarray:
-    """uint8 [n, height, width, 3] -> float32 [n, 3, height, width] with CLIP's mean and deviation."""
-    scaled = (frames.astype(np.float32) / 255.0 - CLIP_MEAN) / CLIP_STD
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from cinetune import frames as frames_module
 from cinetune import prompts
 from cinetune.answers import LETTERS
 from cinetune.attention import Layout, question_layout
@@ -24,6 +23,7 @@ from cinetune.errors import InputError
 from cinetune.questions import ClipQuestions, Question
 
 PREFIX, PADDING = 0, -1
+CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ class Pack:
     def layout(self, device: str | torch.device) -> Layout:
         """`attention.question_layout` of the pack's questions."""
         prefix, *lengths = np.bincount(self.segments).tolist()
-        positions, places, borders = question_layout(lengths, prefix)
-        return positions.to(device), places.to(device), borders.to(device)
+        positions, places, borders = (placed(part, device) for part in question_layout(lengths, prefix))
+        return positions, places, borders
 
 
 def pack(
@@ -199,7 +199,7 @@ def model_inputs(
     rows: dict[str, torch.Tensor], dtype: torch.dtype, device: str | torch.device
 ) -> dict[str, torch.Tensor]:
     """`stack`'s rows on a device, with the mask in place of the segments: it is far larger, so it is made there."""
-    inputs = {name: values.to(device, non_blocking=True) for name, values in rows.items()}
+    inputs = {name: placed(values, device) for name, values in rows.items()}
     inputs["attention_mask"] = tree_mask(inputs.pop("segments"), dtype)
     return inputs
 
@@ -209,14 +209,25 @@ def collate(packs: Sequence[Pack], pad_token_id: int, dtype: torch.dtype, device
     rows = stack(packs, pad_token_id)
     if len(packs) == 1:
         del rows["segments"]
-        batch: dict[str, Any] = {name: values.to(device, non_blocking=True) for name, values in rows.items()}
+        batch: dict[str, Any] = {name: placed(values, device) for name, values in rows.items()}
         batch |= {"questions": packs[0].layout(device), "attention_mask": no_mask(device)}
     else:
         batch = model_inputs(rows, dtype, device)
     if packs[0].frames is not None:
-        pixels = np.stack([frames_module.normalise(item.frames) for item in packs])
-        batch["pixel_values_videos"] = torch.from_numpy(pixels).to(device=device, dtype=dtype)
+        frames = torch.from_numpy(np.stack([item.frames for item in packs]))
+        batch["pixel_values_videos"] = normalise(placed(frames, device)).to(dtype)
     return batch
+
+
+def placed(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """On a device; a GPU still at work is not waited for, which takes memory that no other process can be given."""
+    return (values.pin_memory() if torch.device(device).type == "cuda" else values).to(device, non_blocking=True)
+
+
+def normalise(frames: torch.Tensor) -> torch.Tensor:
+    """uint8 [..., height, width, 3] -> float32 [..., 3, height, width] with CLIP's mean and deviation."""
+    mean, deviation = (placed(torch.tensor(values), frames.device) for values in (CLIP_MEAN, CLIP_DEVIATION))
+    return ((frames.float() / 255 - mean) / deviation).movedim(-1, -3).contiguous()
 
 
 def no_mask(device: str | torch.device) -> torch.Tensor:

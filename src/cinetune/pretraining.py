@@ -29,10 +29,10 @@ from transformers import (
 
 from cinetune import prompts
 from cinetune.attention import IMPLEMENTATION
-from cinetune.frames import FrameSettings, choose_times, fit, normalise
+from cinetune.frames import FrameSettings, choose_times, fit
 from cinetune.mini import ask, draw, lessons, story, talk
 from cinetune.model import answer_logits, check_frame_size, encoder_for, load_base
-from cinetune.packing import Encoder, Pack, collate, model_inputs, pack, stack
+from cinetune.packing import Encoder, Pack, collate, model_inputs, normalise, pack, stack
 from cinetune.params import ModelParams, PretrainParams
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>", "<video>")
@@ -274,7 +274,7 @@ def pretrain(params: PretrainParams, settings: FrameSettings, device: str, repor
             if clips:
                 if frames is None:
                     frames = torch.from_numpy(np.stack(drawn.get())).to(device)
-                batch["pixel_values_videos"] = _pixels(frames[torch.tensor(clips, device=device)])
+                batch["pixel_values_videos"] = normalise(frames[torch.tensor(clips, device=device)])
             with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
                 logits = answer_logits(model, batch)
             # Every token counts the same, so that descriptions, where there is most to learn, have their full say.
@@ -305,14 +305,6 @@ def learning_rate_factor(step: int, steps: int, decay_fraction: float) -> float:
     return min((step + 1) / WARMUP_STEPS, 1.0, (steps - step) / decay_steps)
 
 
-def _pixels(frames: torch.Tensor) -> torch.Tensor:
-    """`frames.normalise` on the device: uint8 [B, n, h, w, 3] to float32 [B, n, 3, h, w]."""
-    probe = torch.from_numpy(normalise(np.array([[[[0] * 3]], [[[255] * 3]]], dtype=np.uint8))).flatten(1)
-    low, high = probe.to(frames.device)
-    scaled = frames.float() / 255 * (high - low) + low
-    return scaled.permute(0, 1, 4, 2, 3).contiguous()
-
-
 @torch.no_grad()
 def examine(
     model: VideoLlavaForConditionalGeneration,
@@ -331,7 +323,7 @@ def examine(
     for row in range(len(frames)):
         rng = np.random.default_rng((params.seed, 12, row))
         clip = clip_of(params.seed, first + row, params.clips_per_film)
-        pixels = _pixels(frames[row : row + 1])
+        pixels = normalise(frames[row : row + 1])
         questions = ask.candidates(clip, rng)
         exercises = [lessons.exercise(question, form, rng) for form in lessons.FORMATS for question in questions]
         exercises += [

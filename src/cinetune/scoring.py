@@ -3,13 +3,16 @@
 A clip is read once and kept as a cache. Its questions are read behind it in packs: the logits behind each
 question's last token give the probabilities of the options, and from there all questions of a pack are continued
 together, one token each a step. Then the cache is cut back to the clip, for the next pack. The result is that of
-asking each question alone (tests/test_scoring.py holds it against `generate`).
+asking each question alone (tests/test_scoring.py holds it against `generate`). Where no words are wanted nothing need
+be kept: `choose` reads clip and questions at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +20,9 @@ from transformers import DynamicCache
 
 from cinetune.answers import LETTERS
 from cinetune.model import answer_logits
-from cinetune.packing import PREFIX, Encoder, additive_mask, collate, no_mask, pack
+from cinetune.packing import PREFIX, Encoder, Pack, additive_mask, collate, no_mask, pack
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,7 @@ def _replies(
     encoder: Encoder, asked: Sequence[Asked], logits: torch.Tensor, words: Sequence[Sequence[int]]
 ) -> list[Reply]:
     """logits [Q, vocabulary]: behind each question's last token; words: ids of each answer."""
-    letters = torch.tensor(encoder.letters(), device=logits.device)
-    probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
+    probabilities = torch.softmax(logits[:, encoder.letters()], dim=-1).tolist()
     return [
         Reply(encoder.decode(ids), None if item.choices is None else tuple(shares))
         for item, ids, shares in zip(asked, words, probabilities, strict=True)
@@ -143,21 +147,47 @@ def reply(
     """
     if not asked:
         return []
-    if not max_new_tokens:
-        return _letters_alone(model, encoder, subtitles, frames, asked)
     return answer(model, encoder, read(model, encoder, subtitles, frames), asked, max_new_tokens)
 
 
 @torch.inference_mode()
-def _letters_alone(
-    model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray, asked: Sequence[Asked]
-) -> list[Reply]:
-    """Where no words are wanted nothing need be kept: clip and questions are read at once."""
-    suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
+def choose(
+    model: torch.nn.Module, encoder: Encoder, clips: Iterable[tuple[str, np.ndarray, Sequence[Asked]]]
+) -> Iterator[list[Reply]]:
+    """Replies without words to questions with options, clip after clip: subtitles, frames as for `reply`, questions.
+
+    While a GPU is at one clip the next is taken from `clips` and encoded in a thread, and the GPU has got it before the
+    replies to the one before are waited for.
+    """
     weight = model.get_input_embeddings().weight
-    questions = pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
-    batch = collate([questions], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)
-    return _replies(encoder, asked, answer_logits(model, batch).float(), [[] for _ in asked])
+    # A tokenizer may not be used by two threads at once: from here on it is the other's.
+    letters, padding = torch.tensor(encoder.letters(), device=weight.device), encoder.tokenizer.pad_token_id or 0
+
+    def packs() -> Iterator[Pack]:
+        for subtitles, frames, asked in clips:
+            suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
+            yield pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
+
+    waiting: list[torch.Tensor] = []
+    for item in _ahead(packs()):
+        logits = answer_logits(model, collate([item], padding, weight.dtype, weight.device))
+        waiting.append(torch.softmax(logits[:, letters].float(), dim=-1))
+        if len(waiting) > 1:
+            yield _choices(waiting.pop(0))
+    yield from map(_choices, waiting)
+
+
+def _choices(probabilities: torch.Tensor) -> list[Reply]:
+    return [Reply("", tuple(shares)) for shares in probabilities.tolist()]
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same, each made in a thread while the one before is used."""
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = worker.submit(next, items, None)
+            yield item
 
 
 def _continue(

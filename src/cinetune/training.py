@@ -35,7 +35,7 @@ from cinetune.model import answer_logits, attach_lora
 from cinetune.packing import Encoder, Pack, collate, training_pack, weights
 from cinetune.params import TrainParams
 from cinetune.questions import CATEGORIES, ClipQuestions
-from cinetune.scoring import Asked, reply
+from cinetune.scoring import Asked, choose
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -175,10 +175,12 @@ def letter_accuracy(model: torch.nn.Module, packs: Packs) -> dict[str, float]:
     was_training = model.training
     model.eval()
     found: list[tuple[str, bool]] = []
-    for clip, questions in packs.items[processes.rank() :: processes.count()]:
-        asked = [Asked(question.text, question.choices) for question in questions]
-        # No words are wanted, so none are generated.
-        replies = reply(model, packs.encoder, clip.subtitles, packs.frames_of(clip.clip_id), asked, max_new_tokens=0)
+    mine = packs.items[processes.rank() :: processes.count()]
+    clips = (
+        (clip.subtitles, packs.frames_of(clip.clip_id), [Asked(question.text, question.choices) for question in asked])
+        for clip, asked in mine
+    )
+    for (_, questions), replies in zip(mine, choose(model, packs.encoder, clips), strict=True):
         for question, answer in zip(questions, replies, strict=True):
             found.append((CATEGORIES[question.category], answer.letter == LETTERS[question.answer]))
     model.train(was_training)
