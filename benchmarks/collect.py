@@ -2,8 +2,9 @@
 
     python benchmarks/collect.py [name ...]
 
-Without a GPU `throughput` and `rehearsal` take the tiny model. A benchmark that fails leaves its old table, and the
-rest goes on; the exit status is then 1. `accuracy` trains for hours and is run when it is named only.
+Without a GPU `throughput` and `rehearsal` take the tiny model, without two `scaling` does. A benchmark that fails
+leaves its old table, and the rest goes on; the exit status is then 1. `accuracy` trains for hours and is run when it is
+named only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("decode", "storage", "throughput", "rehearsal", "evaluation", "serve_load")
+SCRIPTS = ("decode", "storage", "throughput", "scaling", "rehearsal", "evaluation", "serve_load")
 BY_NAME = ("accuracy",)
 
 
@@ -49,7 +50,8 @@ def collect(scripts: Path, names: Sequence[str], document: Path) -> int:
 def _arguments(name: str) -> list[str]:
     import torch
 
-    return ["--tiny"] if name in ("throughput", "rehearsal") and not torch.cuda.is_available() else []
+    gpus = {"throughput": 1, "rehearsal": 1, "scaling": 2}.get(name, 0)
+    return ["--tiny"] if torch.cuda.device_count() < gpus else []
 
 
 def section(output: str) -> str:

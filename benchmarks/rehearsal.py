@@ -62,9 +62,10 @@ def write(folder: Path, is_tiny: bool) -> None:
     tokenizer.save_pretrained(folder / "base")
 
 
-def make_clips(params: Params, encoder: Encoder, is_tiny: bool) -> list[ClipQuestions]:
+def make_clips(params: Params, encoder: Encoder, is_tiny: bool, how_many: int) -> list[ClipQuestions]:
+    """Each with `questions_per_pack` questions; for the large model their subtitles are repeated to real lengths."""
     clips = []
-    for number in range(TRAIN_CLIPS + VALIDATION_CLIPS):
+    for number in range(how_many):
         rng = np.random.default_rng(number)
         clip = pretraining.clip_of(1, number, 4)
         pool = ask.candidates(clip, rng)
@@ -93,7 +94,7 @@ def train(folder: Path, is_tiny: bool, quantization: str = "none") -> None:
     base, tokenizer = load_base(params.model, default_device())
     loaded = time.monotonic() - started
     encoder = encoder_of(params, base.config, tokenizer)
-    clips = make_clips(params, encoder, is_tiny)
+    clips = make_clips(params, encoder, is_tiny, TRAIN_CLIPS + VALIDATION_CLIPS)
     checkpoints.begin(work, "rehearsal", MADE_BY)
     checkpoint = checkpoints.last(work)
     losses: dict[int, float] = {}
@@ -115,7 +116,7 @@ def score(folder: Path, is_tiny: bool, adapter: str) -> None:
     base, tokenizer = load_base(params.model, default_device())
     encoder = encoder_of(params, base.config, tokenizer)
     model = load_adapter(base, folder / adapter)
-    clip = make_clips(params, encoder, is_tiny)[-1]
+    clip = make_clips(params, encoder, is_tiny, 1)[0]
     asked = [scoring.Asked(question.text, question.choices) for question in clip.questions]
     started = time.monotonic()
     replies = scoring.reply(model, encoder, clip.subtitles, frames_of(params)(clip.clip_id), asked, max_new_tokens=8)
@@ -131,24 +132,33 @@ def tell(folder: Path, **figures: Any) -> None:
 def child(folder: Path, is_tiny: bool, *step: str) -> subprocess.Popen[bytes]:
     (folder / FIGURES).unlink(missing_ok=True)
     command = [sys.executable, __file__, "--folder", str(folder), "--step", *step]
-    paths = os.pathsep.join([str(ROOT / "src"), *sys.path[1:]])
     # What a step tells is not part of the table.
-    environment = os.environ | {"PYTHONPATH": paths}
-    return subprocess.Popen(command + ["--tiny"] * is_tiny, env=environment, stdout=sys.stderr)
+    return subprocess.Popen(command + ["--tiny"] * is_tiny, env=child_environment(), stdout=sys.stderr)
+
+
+def child_environment() -> dict[str, str]:
+    """For a process that finds the modules that this one found."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path[1:]])}
 
 
 def timed(name: str, folder: Path, is_tiny: bool, *step: str) -> dict[str, Any]:
-    """Run a step to its end; its figures."""
+    """Run a step to its end, with a row of the table; its figures."""
     started = time.monotonic()
     code = child(folder, is_tiny, *step).wait()
     if code:
         raise SystemExit(f"rehearsal: {name} ended with {code}.")
     path = folder / FIGURES
     figures = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return figures | {"name": name, "seconds": time.monotonic() - started}
+    tell_row(name, started, figures)
+    return figures
 
 
-def killed(folder: Path, is_tiny: bool) -> dict[str, Any]:
+def tell_row(name: str, started: float, figures: dict[str, Any]) -> None:
+    loading, peak = (f"{figures[key]:.1f}" if key in figures else "" for key in ("load_s", "peak_gb"))
+    print(f"{name:<26}{time.monotonic() - started:>9.1f}{loading:>9}{peak:>9}", flush=True)
+
+
+def killed(folder: Path, is_tiny: bool) -> None:
     """Training, killed as soon as a checkpoint is whole."""
     started = time.monotonic()
     process = child(folder, is_tiny, "train", "none")
@@ -158,27 +168,23 @@ def killed(folder: Path, is_tiny: bool) -> dict[str, Any]:
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return {"name": "train until killed", "seconds": time.monotonic() - started}
+    tell_row("train until killed", started, {})
 
 
 def rehearse(folder: Path, is_tiny: bool) -> dict[str, float]:
-    rows = [timed("write the base", folder, is_tiny, "write"), killed(folder, is_tiny)]
+    print(f"{'step':<26}{'seconds':>9}{'loading':>9}{'peak GB':>9}", flush=True)
+    timed("write the base", folder, is_tiny, "write")
+    killed(folder, is_tiny)
     resumed = timed("go on", folder, is_tiny, "train", "none")
-    rows.append(resumed)
     wanted = settings(folder, is_tiny).train.max_steps
     if not 0 < resumed["begun_at"] < resumed["steps"] == wanted:
         raise SystemExit(f"rehearsal: went on at step {resumed['begun_at']} and ended at {resumed['steps']}.")
     shutil.copytree(folder / "adapter-none", folder / "elsewhere")
     scored = [timed(f"score with {name}", folder, is_tiny, "score", name) for name in ("adapter-none", "elsewhere")]
-    rows += scored
     if any(scored[0][key] != scored[1][key] for key in ("probabilities", "words")):
         raise SystemExit("rehearsal: the adapter scores otherwise elsewhere.")
     if not is_tiny:
-        rows.append(timed("train with NF4", folder, is_tiny, "train", "nf4"))
-    print(f"\n{'step':<26}{'seconds':>9}{'loading':>9}{'peak GB':>9}")
-    for row in rows:
-        loading, peak = (f"{row[key]:.1f}" if key in row else "" for key in ("load_s", "peak_gb"))
-        print(f"{row['name']:<26}{row['seconds']:>9.1f}{loading:>9}{peak:>9}")
+        timed("train with NF4", folder, is_tiny, "train", "nf4")
     return {"begun_at": resumed["begun_at"], "steps": resumed["steps"], "scores_equal": 1.0}
 
 
