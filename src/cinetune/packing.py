@@ -220,7 +220,7 @@ def collate(packs: Sequence[Pack], pad_token_id: int, dtype: torch.dtype, device
 
 
 def placed(values: torch.Tensor, device: str | torch.device) -> torch.Tensor:
-    """On a device; a GPU still at work is not waited for, which takes memory that no other process can be given."""
+    """On a device; through pinned memory, so that a GPU that is still at work is not waited for."""
     return (values.pin_memory() if torch.device(device).type == "cuda" else values).to(device, non_blocking=True)
 
 
