@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from throughput import REAL_TEXT_TOKENS, lengthened, make_model
+from throughput import REAL_TEXT_TOKENS, lengthened, make_base
 
 from cinetune import checkpoints, memory, pretraining, scoring, training
 from cinetune import params as params_module
@@ -54,10 +54,7 @@ def settings(folder: Path, is_tiny: bool, quantization: str = "none") -> Params:
 
 
 def write(folder: Path, is_tiny: bool) -> None:
-    torch.manual_seed(0)
-    params = settings(folder, is_tiny)
-    tokenizer = pretraining.make_tokenizer(params.pretrain.vocab_size, seed=1)
-    model = make_model(is_tiny, tokenizer, default_device())
+    model, tokenizer = make_base(is_tiny, default_device())
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
 

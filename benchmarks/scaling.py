@@ -4,9 +4,9 @@
     python benchmarks/scaling.py            # 7B with random weights, one GPU of 80 GB a process
 
 Each number of processes is a training of its own under torchrun: clips of CinePile-mini at the base's frame size, with
-prefixes and questions' numbers of the real thing; the steps that compile do not count. `of linear`: of as many times
-one process's speed. The last loss is told because it must not depend on how many there are. Needs torch, transformers
-and peft alone.
+prefixes as long and questions as many as the real ones have; the steps that compile do not count. `of linear`: of as
+many times one process's speed. The last loss is told because it must not depend on how many there are. Needs torch,
+transformers and peft alone.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 from rehearsal import child_environment, frames_of, make_clips, settings
-from throughput import make_model
+from throughput import make_base
 
-from cinetune import pretraining, processes, training
+from cinetune import processes, training
 from cinetune.model import encoder_of
 
 # Of the losses of one training, however many share it: bfloat16 adds up in another order.
@@ -39,9 +39,7 @@ def train(folder: Path, is_tiny: bool) -> None:
     params = settings(folder, is_tiny).override("train", size)
     seen: dict[str, float] = {}
     with processes.joined():
-        torch.manual_seed(0)
-        tokenizer = pretraining.make_tokenizer(params.pretrain.vocab_size, seed=1)
-        base = make_model(is_tiny, tokenizer, processes.device())
+        base, tokenizer = make_base(is_tiny, processes.device())
         encoder = encoder_of(params, base.config, tokenizer)
         clips = make_clips(params, encoder, is_tiny, 2 * params.train.clips_per_step + 1)
         given = clips[:-1], clips[-1:]
@@ -85,7 +83,8 @@ def main() -> None:
 
 
 def tell(rows: dict[int, dict[str, Any]], is_tiny: bool) -> None:
-    (fewest, first), *others = sorted(rows.items())
+    fewest = min(rows)
+    first = rows[fewest]
     names = ("questions/s", "ratio", "of linear", "MFU", "peak GB", "last loss")
     print(f"{'processes':<10}" + "".join(f"{name:>12}" for name in names))
     figures = {}
@@ -98,7 +97,7 @@ def tell(rows: dict[int, dict[str, Any]], is_tiny: bool) -> None:
             + f"{seen['train/peak_memory_gb']:>12.1f}{seen['train/loss']:>12.4f}"
         )
         figures[f"ratio_of_{number}"] = round(ratio, 3)
-    for number, seen in others:
+    for number, seen in rows.items():
         if abs(seen["train/loss"] - first["train/loss"]) > NEAR * first["train/loss"]:
             raise SystemExit(f"scaling: {number} processes end with another loss than {fewest}.")
     machine = f"{platform.machine()} CPU, a processor each" if is_tiny else torch.cuda.get_device_name()

@@ -78,21 +78,27 @@ class Row:
 
 
 def make_bench(is_tiny: bool, count: int) -> Bench:
-    torch.manual_seed(0)
     device = "cpu" if is_tiny else "cuda"
-    tokenizer = pretraining.make_tokenizer(PARAMS.pretrain.vocab_size, seed=1)
-    model = make_model(is_tiny, tokenizer, device)
-    model.requires_grad_(False)
+    model, tokenizer = make_base(is_tiny, device)
     encoder = encoder_for(model.config, tokenizer, PARAMS.frames.num_frames, max_subtitle_tokens=4096)
     size = model.config.vision_config.image_size
     frames = np.random.default_rng(0).integers(0, 256, (PARAMS.frames.num_frames, size, size, 3), dtype=np.uint8)
-    return Bench(model.eval(), encoder, make_clip(encoder, count, is_tiny), frames, device)
+    return Bench(model, encoder, make_clip(encoder, count, is_tiny), frames, device)
 
 
-def make_model(is_tiny: bool, tokenizer: Any, device: str) -> VideoLlavaForConditionalGeneration:
-    """Random weights of the tiny base's shape, or of the 7B's in bfloat16."""
+def make_base(is_tiny: bool, device: str) -> tuple[VideoLlavaForConditionalGeneration, Any]:
+    """A base with its tokenizer, as loading gives them: random weights, always the same, of the tiny one's shape, or of
+    the 7B's in bfloat16 on a device."""
+    torch.manual_seed(0)
+    tokenizer = pretraining.make_tokenizer(PARAMS.pretrain.vocab_size, seed=1)
     if is_tiny:
-        return pretraining.make_model(PARAMS.pretrain, PARAMS.frames.size, tokenizer)
+        model = pretraining.make_model(PARAMS.pretrain, PARAMS.frames.size, tokenizer)
+    else:
+        model = make_7b(tokenizer, device)
+    return model.requires_grad_(False).eval(), tokenizer
+
+
+def make_7b(tokenizer: Any, device: str) -> VideoLlavaForConditionalGeneration:
     config = VideoLlavaConfig(video_token_index=tokenizer.convert_tokens_to_ids("<video>"))
     with torch.device(device):
         torch.set_default_dtype(torch.bfloat16)

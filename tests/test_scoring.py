@@ -231,7 +231,7 @@ def test_a_clip_that_cannot_be_read_ends_the_choosing_with_its_own_error(tiny, f
 
 
 def test_a_clip_is_made_ready_while_the_one_before_is_read_and_no_further(tiny, frames):
-    """Given up after its first replies: by then the second clip is read, and the third is ready."""
+    """Given up after two clips' replies: by then the third is read, and the fourth is ready."""
     taken = []
 
     def clips():
