@@ -11,13 +11,12 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 2
 export MLFLOW_DISABLE_TELEMETRY := true
 READY := .venv/.ready
-INSTALLED := src/cinetune/installed.py
 refuse_old = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo \
 	"error: $(1) is not Python 3.11 or 3.12: name one, as in \`make setup PYTHON=python3.11\`." >&2; exit 2; }
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(1) || { echo \
 	"error: packages could not be installed: check the network, the disk, HTTPS_PROXY and PIP_INDEX_URL." >&2; exit 2; }
 
-.PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull lock pictures
+.PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull lock mlproject pictures
 
 demo: setup pull  ## fine-tune, evaluate, register; ends with the result table
 	mlflow run . --env-manager local
@@ -28,12 +27,14 @@ test: setup pull  ## the fast tests
 test-slow: setup pull  ## the tests that take minutes
 	python -m pytest -m "slow and not gpu" $(TESTS)
 
-coverage: setup pull  ## the fast tests again, and which lines none of them runs
+coverage: setup pull  ## the fast tests with the lines that none of them runs; fails below pyproject's fail_under
 	python -m pytest -m "not slow and not gpu" --cov --cov-report=term-missing $(TESTS)
 
 lint: setup
 	ruff check .
 	ruff format --check .
+	codespell
+	lint-imports
 	mypy
 
 audit: setup  ## known weaknesses of the installed packages; asks PyPI
@@ -54,18 +55,21 @@ bench: setup pull  ## every benchmark; their tables go into docs/performance.md
 	python benchmarks/collect.py
 
 setup:
-	@test ! -e $(READY) || .venv/bin/python -I $(INSTALLED) > /dev/null 2>&1 || rm -f $(READY)
+	@test ! -e $(READY) || broken=$$(.venv/bin/python -m pip check 2>&1) || { rm -f $(READY); echo \
+		"the environment in .venv is broken and is made anew: $$broken"; }
 	@$(MAKE) --no-print-directory $(READY)
 
-# What half of an environment lacks is installed again; one that cannot even run pip is made anew.
+# Half of an environment is made anew: its own python may stand first on PATH, so it goes before another is asked for.
 $(READY): pyproject.toml requirements.lock
-	@.venv/bin/python -c 'import pip' 2> /dev/null || \
-		{ $(call refuse_old,$(PYTHON)); rm -rf .venv; $(PYTHON) -m venv .venv; }
-	@$(call refuse_old,.venv/bin/python)
+	@test -e $(READY) || rm -rf .venv
+	@rm -f $(READY)
+	@test -e .venv || { $(call refuse_old,$(PYTHON)); $(PYTHON) -m venv .venv; }
 	@$(call install,--constraint requirements.lock --editable '.[dev]')
-	@lacking=$$(.venv/bin/python -I $(INSTALLED)) || { echo "installing again:" $$lacking; \
-		$(call install,--force-reinstall --no-deps $$lacking); }
 	@touch $(READY)
+
+mlproject: setup  ## write MLproject again, after a change of the schema in src/cinetune/params.py
+	python -c 'from cinetune import cli; print(cli.mlproject(), end="")' > MLproject.new
+	mv MLproject.new MLproject
 
 lock:  ## write requirements.lock again, after a change of pyproject.toml; needs uv
 	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
@@ -77,7 +81,7 @@ pull: setup
 	dvc pull --quiet data.dvc base-model.dvc
 
 pictures: setup  ## the pages of this project's own runs as docs/ui-*.png; after `make demo`, with Chromium
-	CINETUNE_PICTURED=. python -m pytest tests/test_ui.py
+	CINETUNE_PICTURED=. python -m pytest tests/tracking/test_ui.py
 
 clean:  ## all that a run can make again, registered versions too; not the environment, the data or what was downloaded
 	rm -rf outputs cache mlruns mlflow.db mlflow.db.lock .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*

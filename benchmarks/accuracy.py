@@ -25,10 +25,9 @@ os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 # It trains to compare, not to keep: nothing goes to MLflow.
 os.environ["CINETUNE_UNTRACKED"] = "1"
 
-from evaluation import machine
-
 from cinetune import params
 from cinetune.stages import evaluate, train
+from evaluation import machine
 
 QUESTIONS_A_STEP = 32
 Changes = Mapping[str, Mapping[str, Any]]

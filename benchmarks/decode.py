@@ -22,10 +22,13 @@ import av
 import footage
 import numpy as np
 
-from cinetune.engines import Work, here
-from cinetune.frame_store import FrameStore, FrameStoreWriter, plan
-from cinetune.frames import ClipFrames, FrameSettings, choose_times, fit
-from cinetune.video import Decoder, Limits, encode, read_many
+from cinetune.frames.decoder import Decoder, read_many
+from cinetune.frames.encoding import encode
+from cinetune.frames.executors import Work, here
+from cinetune.frames.limits import Limits
+from cinetune.frames.sampling import ClipFrames, FrameSettings, choose_times, fit
+from cinetune.frames.store import FrameStore, plan
+from cinetune.frames.writer import PartWriter, join
 
 EXACT = FrameSettings("uniform", num_frames=8, size=224, cut_threshold=27.0, min_shot_frames=15)
 KEYFRAME = FrameSettings("uniform", 8, 224, 27.0, 15, seek="keyframe")
@@ -173,11 +176,13 @@ def scale_workers(path: Path) -> dict[str, float]:
 def measure_store(root: Path) -> dict[str, float]:
     """Size against one copy a question, and a warm read of a random clip."""
     rng = np.random.default_rng(0)
-    with FrameStoreWriter(root, EXACT, SHARD_CLIPS) as writer:
-        for number in range(STORED_CLIPS):
+    clip_ids = [f"clip{number:07d}" for number in range(STORED_CLIPS)]
+    with PartWriter(root, EXACT, SHARD_CLIPS) as writer:
+        for clip_id in clip_ids:
             frames = rng.integers(0, 256, (8, 224, 224, 3), dtype=np.uint8)
             times = tuple(float(second) for second in range(8))
-            writer.add(f"clip{number:07d}", ClipFrames(frames, times, times * 5, 160.0))
+            writer.add(clip_id, ClipFrames(frames, times, times * 5, 160.0))
+    join(root, EXACT, SHARD_CLIPS, clip_ids)
     store = FrameStore.open(root)
     order = [store.clip_ids[i] for i in rng.integers(0, STORED_CLIPS, 4 * STORED_CLIPS)]
     for clip_id in store.clip_ids:
@@ -215,8 +220,7 @@ def measure_growth(folder: Path, most: int) -> dict[str, float]:
             memory.append(resident_mb())
             began = processor_s()
     began = time.process_time()
-    with FrameStoreWriter(work.root, SMALL, SHARD_CLIPS) as writer:
-        writer.close(keep=clip_ids)
+    join(work.root, SMALL, SHARD_CLIPS, clip_ids)
     joined_s = time.process_time() - began
     tenth = max(1, len(paces) // 10)
     # The first hundred clips also wait for the child to start.

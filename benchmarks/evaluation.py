@@ -20,7 +20,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cinetune import ablations, evaluation, metrics, model, params, questions, report
+from cinetune import params
+from cinetune.cinepile import questions
+from cinetune.cinepile.questions import CATEGORIES
+from cinetune.evaluation import ablations, metrics
+from cinetune.inference import replies
+from cinetune.model.base import load_base
+from cinetune.model.encoder import encoder_for
+from cinetune.report import evaluation_report
 
 # Tokens of the 7B model with 8 frames: instruction, subtitles and video; one question; questions of a clip.
 PREFIX_TOKENS, QUESTION_TOKENS, QUESTIONS = 2056 + 620, 160, 32
@@ -44,8 +51,8 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 def sharing(num_clips: int, rounds: int) -> dict[str, float]:
     """CPU seconds a clip: one plain pass, five rotations behind one reading, five rotations asked one by one."""
     chosen = params.load()
-    base, tokenizer = model.load_base(chosen.model, "cpu")
-    encoder = model.encoder_for(base.config, tokenizer, chosen.frames.num_frames, chosen.prompt.max_subtitle_tokens)
+    base, tokenizer = load_base(chosen.model, "cpu")
+    encoder = encoder_for(base.config, tokenizer, chosen.frames.num_frames, chosen.prompt.max_subtitle_tokens)
     clips = questions.load(chosen.data.root, "test")[:num_clips]
     shape = (chosen.frames.num_frames, chosen.frames.size, chosen.frames.size, 3)
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -55,12 +62,12 @@ def sharing(num_clips: int, rounds: int) -> dict[str, float]:
         for clip in clips:
             # One letter each, so that what is compared is reading and not how long a model rambles on.
             if is_shared:
-                evaluation.reply_to_clip(base, encoder, clip, frames, names, per_pack, 1)
+                replies.reply_to_clip(base, encoder, clip, frames, names, per_pack, 1)
                 continue
             for question in clip.questions:
                 alone = questions.ClipQuestions(clip.clip_id, clip.film, clip.subtitles, (question,))
                 for name in names:
-                    evaluation.reply_to_clip(base, encoder, alone, frames, (name,), 1, 1)
+                    replies.reply_to_clip(base, encoder, alone, frames, (name,), 1, 1)
 
     ways = {
         "plain": lambda: ask(("none",), True),
@@ -88,7 +95,7 @@ def make_predictions(num_questions: int, skill: float, seed: int) -> pd.DataFram
             "year": pd.array(1930 + clip % 90, dtype="Int64"),
             "genres": np.array(["Drama", "Drama|Crime", "Comedy", "Horror|Mystery", "War"])[clip % 5],
             "url": "",
-            "category": np.random.default_rng(1).permutation(np.resize(list(metrics.CATEGORIES), num_questions)),
+            "category": np.random.default_rng(1).permutation(np.resize(list(CATEGORIES), num_questions)),
             "hard_split": np.where(np.arange(num_questions) % 3 == 0, "True", "False"),
             "visual_reliance": (np.arange(num_questions) % 2).astype(str),
             "question": "What happens?",
@@ -115,7 +122,7 @@ def statistics_and_report(num_questions: int, resamples: int) -> dict[str, float
     ]
     summarised = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        report.write(folder, *summaries, base, finetuned, "v1", None, bootstrap_samples=resamples, seed=7)
+        evaluation_report.write(folder, *summaries, base, finetuned, "v1", None, bootstrap_samples=resamples, seed=7)
     return {"statistics_s": (summarised - started) / 2, "statistics_and_report_s": time.perf_counter() - started}
 
 

@@ -28,13 +28,17 @@ import numpy as np
 import torch
 from throughput import REAL_TEXT_TOKENS, lengthened, make_base
 
-from cinetune import checkpoints, memory, pretraining, scoring, training
 from cinetune import params as params_module
-from cinetune.mini import ask, talk
-from cinetune.model import default_device, encoder_of, load_adapter, load_base, save_adapter
-from cinetune.packing import Encoder
+from cinetune.cinepile.questions import ClipQuestions, Question
+from cinetune.data.mini import ask, talk
+from cinetune.inference import scoring
+from cinetune.model.base import default_device, load_base
+from cinetune.model.encoder import Encoder, encoder_of
+from cinetune.model.lora import load_adapter, save_adapter
 from cinetune.params import Params
-from cinetune.questions import ClipQuestions, Question
+from cinetune.pretraining import dataset
+from cinetune.runtime import checkpoints, memory
+from cinetune.training import trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN_CLIPS, VALIDATION_CLIPS, STEPS = 10, 1, 20
@@ -64,7 +68,7 @@ def make_clips(params: Params, encoder: Encoder, is_tiny: bool, how_many: int) -
     clips = []
     for number in range(how_many):
         rng = np.random.default_rng(number)
-        clip = pretraining.clip_of(1, number, 4)
+        clip = dataset.clip_of(1, number, 4)
         pool = ask.candidates(clip, rng)
         count = params.train.questions_per_pack
         questions = tuple(
@@ -81,7 +85,7 @@ def make_clips(params: Params, encoder: Encoder, is_tiny: bool, how_many: int) -
 
 
 def frames_of(params: Params) -> Callable[[str], np.ndarray]:
-    return lambda clip_id: pretraining.look(int(clip_id.split("-")[1]), 1, 4, params.frames)
+    return lambda clip_id: dataset.look(int(clip_id.split("-")[1]), 1, 4, params.frames)
 
 
 def train(folder: Path, is_tiny: bool, quantization: str = "none") -> None:
@@ -102,7 +106,7 @@ def train(folder: Path, is_tiny: bool, quantization: str = "none") -> None:
             print(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()), flush=True)
 
     given = clips[:TRAIN_CLIPS], clips[TRAIN_CLIPS:]
-    result = training.train(base, encoder, *given, frames_of(params), params.train, work, report, checkpoint)
+    result = trainer.train(base, encoder, *given, frames_of(params), params.train, work, report, checkpoint)
     save_adapter(result.model, folder / f"adapter-{quantization}")
     begun_at = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     tell(folder, load_s=loaded, peak_gb=memory.peak_gb(), begun_at=begun_at, steps=result.steps, losses=losses)
@@ -114,7 +118,7 @@ def score(folder: Path, is_tiny: bool, adapter: str) -> None:
     encoder = encoder_of(params, base.config, tokenizer)
     model = load_adapter(base, folder / adapter)
     clip = make_clips(params, encoder, is_tiny, 1)[0]
-    asked = [scoring.Asked(question.text, question.choices) for question in clip.questions]
+    asked = [scoring.QuestionPrompt(question.text, question.choices) for question in clip.questions]
     started = time.monotonic()
     replies = scoring.reply(model, encoder, clip.subtitles, frames_of(params)(clip.clip_id), asked, max_new_tokens=8)
     shares = [reply.probabilities for reply in replies]

@@ -25,8 +25,9 @@ import torch
 from rehearsal import child_environment, frames_of, make_clips, settings
 from throughput import make_base
 
-from cinetune import processes, training
-from cinetune.model import encoder_of
+from cinetune.model.encoder import encoder_of
+from cinetune.runtime import distributed
+from cinetune.training import trainer
 
 # Of the losses of one training, however many share it: bfloat16 adds up in another order.
 NEAR = 0.02
@@ -38,16 +39,16 @@ def train(folder: Path, is_tiny: bool) -> None:
     size = {"max_steps": 10, "epochs": 5.0, "clips_per_step": 4 if is_tiny else 8, "validations_per_epoch": 1}
     params = settings(folder, is_tiny).override("train", size)
     seen: dict[str, float] = {}
-    with processes.joined():
-        base, tokenizer = make_base(is_tiny, processes.device())
+    with distributed.joined():
+        base, tokenizer = make_base(is_tiny, distributed.device())
         encoder = encoder_of(params, base.config, tokenizer)
         clips = make_clips(params, encoder, is_tiny, 2 * params.train.clips_per_step + 1)
         given = clips[:-1], clips[-1:]
-        training.train(
+        trainer.train(
             base, encoder, *given, frames_of(params), params.train, folder / "checkpoints",
             lambda step, figures: seen.update(figures),
         )  # fmt: skip
-        if processes.is_first():
+        if distributed.is_first():
             (folder / "seen.json").write_text(json.dumps(seen), encoding="utf-8")
 
 

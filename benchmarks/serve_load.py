@@ -61,24 +61,29 @@ class PlainModel:
     def __init__(self, uri: str) -> None:
         import mlflow.pyfunc
 
-        from cinetune import model, params, places, video
-        from cinetune.frames import FrameSettings
+        from cinetune import params
+        from cinetune.frames.decoder import Decoder
+        from cinetune.frames.limits import Limits
+        from cinetune.frames.sampling import FrameSettings
+        from cinetune.model import lookup
+        from cinetune.model.base import default_device, load_base
+        from cinetune.model.encoder import encoder_for
+        from cinetune.model.lora import load_adapter
+        from cinetune.serving import sources
 
         folder = Path(mlflow.artifacts.download_artifacts(uri))
         config = json.loads((folder / "artifacts" / "serving.json").read_text(encoding="utf-8"))
         wanted = params.build(params.ModelParams, config["model"], "model")
         frames = params.build(params.FramesParams, config["frames"], "frames")
-        base = places.find_base(wanted, config["root"])
-        device = model.default_device()
-        loaded, tokenizer = model.load_base(
-            params.ModelParams(str(base), "", wanted.quantization, wanted.dtype), device
-        )
+        base = lookup.find_base(wanted, config["root"])
+        device = default_device()
+        loaded, tokenizer = load_base(params.ModelParams(str(base), "", wanted.quantization, wanted.dtype), device)
         self.metadata = mlflow.models.Model.load(str(folder))
-        self._model = model.load_adapter(loaded, folder / "artifacts" / "adapter")
-        self._encoder = model.encoder_for(loaded.config, tokenizer, frames.num_frames, config["max_subtitle_tokens"])
+        self._model = load_adapter(loaded, folder / "artifacts" / "adapter")
+        self._encoder = encoder_for(loaded.config, tokenizer, frames.num_frames, config["max_subtitle_tokens"])
         self._settings = FrameSettings.of(frames)
-        self._decoder = video.Decoder(video.Limits.of(frames))
-        self._clips = places.find_clips(config)
+        self._decoder = Decoder(Limits.of(frames))
+        self._clips = sources.find_clips(config)
         self._max_new_tokens = config["max_new_tokens"]
         self._lock = threading.Lock()
 
@@ -86,11 +91,12 @@ class PlainModel:
         return [self._answer(row) for row in data.to_dict("records")]
 
     def _answer(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        from cinetune import scoring, service, sources
+        from cinetune.inference import scoring
+        from cinetune.serving import service, sources
 
         content = sources.read(row["video"], self._clips, (), TIMEOUT_S)
         clip = self._decoder.read(content, self._settings)
-        asked = scoring.Asked(row["question"], tuple(row["choices"]))
+        asked = scoring.QuestionPrompt(row["question"], tuple(row["choices"]))
         # Neither the model nor its tokenizer may be used by two threads at once.
         with self._lock:
             (reply,) = scoring.reply(
@@ -201,7 +207,7 @@ def first_and_again(port: int, clips: Sequence[list[dict[str, Any]]]) -> tuple[f
 
 def read_clips(root: Path) -> list[list[dict[str, Any]]]:
     """Rows of requests, a list for each clip of the test split."""
-    from cinetune import questions
+    from cinetune.cinepile import questions
 
     return [
         [

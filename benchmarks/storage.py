@@ -22,9 +22,10 @@ import pyarrow.parquet
 from decode import LIMITS, machine
 from PIL import Image
 
-from cinetune.frame_store import FrameStore, FrameStoreWriter
-from cinetune.frames import ClipFrames, FrameSettings
-from cinetune.video import Decoder
+from cinetune.frames.decoder import Decoder
+from cinetune.frames.sampling import ClipFrames, FrameSettings
+from cinetune.frames.store import FrameStore
+from cinetune.frames.writer import PartWriter, join
 
 SETTINGS = FrameSettings("uniform", num_frames=8, size=224, cut_threshold=27.0, min_shot_frames=15)
 SHARD_CLIPS = 128
@@ -85,9 +86,10 @@ def measure(
 
 
 def safetensors(root: Path, clips: Sequence[np.ndarray]) -> Reader:
-    with FrameStoreWriter(root, SETTINGS, SHARD_CLIPS) as writer:
+    with PartWriter(root, SETTINGS, SHARD_CLIPS) as writer:
         for number, frames in enumerate(clips):
             writer.add(str(number), ClipFrames(frames, tuple(map(float, range(8))), (), 160.0))
+    join(root, SETTINGS, SHARD_CLIPS, [str(number) for number in range(len(clips))])
     store = FrameStore.open(root)
     return lambda i: store.read(str(i)).frames
 

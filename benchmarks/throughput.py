@@ -37,16 +37,21 @@ from transformers import VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from cinetune import estimates, layers, pretraining
 from cinetune import params as params_module
-from cinetune.attention import IMPLEMENTATION
-from cinetune.float8 import Float8Linear
-from cinetune.mini import ask, talk
-from cinetune.model import attach_lora, encoder_for, replace_projections
-from cinetune.packing import Encoder, collate, training_pack, weights
-from cinetune.questions import ClipQuestions, Question
-from cinetune.scoring import Asked, choose
-from cinetune.training import loss_of
+from cinetune.cinepile.questions import ClipQuestions, Question
+from cinetune.data.mini import ask, talk
+from cinetune.inference.scoring import QuestionPrompt, choose
+from cinetune.model.attention import IMPLEMENTATION
+from cinetune.model.base import replace_projections
+from cinetune.model.encoder import Encoder, encoder_for
+from cinetune.model.float8 import Float8Linear
+from cinetune.model.lora import attach_lora
+from cinetune.model.packing import collate, training_pack, weights
+from cinetune.model.sizes import size_of
+from cinetune.pretraining import architecture, dataset
+from cinetune.runtime import cost
+from cinetune.training import compilation
+from cinetune.training.loss import loss_of
 
 PARAMS = params_module.load(Path(__file__).resolve().parents[1] / "params.yaml")
 TRAIN = dataclasses.replace(PARAMS.train, lora_dropout=0.0)
@@ -87,12 +92,14 @@ def make_bench(is_tiny: bool, count: int) -> Bench:
 
 
 def make_base(is_tiny: bool, device: str) -> tuple[VideoLlavaForConditionalGeneration, Any]:
-    """A base with its tokenizer, as loading gives them: random weights, always the same, of the tiny one's shape, or of
-    the 7B's in bfloat16 on a device."""
+    """A base with its tokenizer, as loading gives them, with random weights that are always the same.
+
+    It has the tiny one's shape, or the 7B's in bfloat16 on a device.
+    """
     torch.manual_seed(0)
-    tokenizer = pretraining.make_tokenizer(PARAMS.pretrain.vocab_size, seed=1)
+    tokenizer = architecture.make_tokenizer(PARAMS.pretrain.vocab_size, seed=1)
     if is_tiny:
-        model = pretraining.make_model(PARAMS.pretrain, PARAMS.frames.size, tokenizer)
+        model = architecture.make_model(PARAMS.pretrain, PARAMS.frames.size, tokenizer)
     else:
         model = make_7b(tokenizer, device)
     return model.requires_grad_(False).eval(), tokenizer
@@ -111,7 +118,7 @@ def make_7b(tokenizer: Any, device: str) -> VideoLlavaForConditionalGeneration:
 def make_clip(encoder: Encoder, count: int, is_tiny: bool) -> ClipQuestions:
     """A clip of CinePile-mini with `count` questions; for the large model its texts are repeated to real lengths."""
     rng = np.random.default_rng(0)
-    story = pretraining.clip_of(1, 0, 4)
+    story = dataset.clip_of(1, 0, 4)
     subtitles = talk.subtitles(story)
     pool = ask.candidates(story, rng)
     questions = []
@@ -187,13 +194,13 @@ def time_training(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
 
     on_gpu = bench.device == "cuda"
     if is_usual:
-        layers.prepare(bench.model, False, len(layers.of(bench.model)))
+        compilation.prepare(bench.model, False, len(compilation.of(bench.model)))
         model.enable_input_require_grads()
         # With the casts of mixed precision and without: the faster is the baseline.
         taken, peak = min(timed(False), timed(on_gpu))
-        layers.restore(bench.model)
+        compilation.restore(bench.model)
     else:
-        with layers.prepared(bench.model, TRAIN, batches[0]["input_ids"].shape[1]):
+        with compilation.prepared(bench.model, TRAIN, batches[0]["input_ids"].shape[1]):
             taken, peak = timed(on_gpu)
     model.unload()
     bench.model.eval()
@@ -202,7 +209,7 @@ def time_training(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
 
 
 def time_scoring(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
-    asked = [Asked(question.text, question.choices) for question in bench.clip.questions]
+    asked = [QuestionPrompt(question.text, question.choices) for question in bench.clip.questions]
     if way == "usual":
         taken, peak = measured(lambda: generate(bench, asked[:4]), bench.device, repeats)
         return 4 / taken, peak
@@ -213,14 +220,14 @@ def time_scoring(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
         for _ in choose(bench.model, bench.encoder, clips):
             pass
 
-    layers.prepare(bench.model, bench.device == "cuda", 0)
+    compilation.prepare(bench.model, bench.device == "cuda", 0)
     taken, peak = measured(score, bench.device, repeats)
-    layers.restore(bench.model)
+    compilation.restore(bench.model)
     return sum(map(len, groups)) / taken, peak
 
 
 @torch.inference_mode()
-def generate(bench: Bench, asked: Sequence[Asked]) -> None:
+def generate(bench: Bench, asked: Sequence[QuestionPrompt]) -> None:
     """One token each, as `model.generate` does it."""
     item = training_pack(bench.encoder, bench.clip, bench.clip.questions[:1], bench.frames)
     dtype = bench.model.get_input_embeddings().weight.dtype
@@ -287,10 +294,10 @@ def time_all(bench: Bench, repeats: int) -> dict[str, Row]:
 
 def ceiling(bench: Bench) -> tuple[float, float]:
     """Questions per second of training and scoring if the frozen matrix products, as fast as they go, were all."""
-    size = estimates.size_of(bench.model.config, TRAIN.lora_rank)
+    size = size_of(bench.model.config, TRAIN.lora_rank)
     tokens = len(training_pack(bench.encoder, bench.clip, bench.clip.questions, bench.frames))
     dtype = "bfloat16" if bench.device == "cuda" else "float32"
-    seconds = 2 * size.quantisable * tokens / estimates.matrix_flops(bench.device, dtype)
+    seconds = 2 * size.quantisable * tokens / cost.matrix_flops(bench.device, dtype)
     return len(bench.clip.questions) / (2 * seconds), len(bench.clip.questions) / seconds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable
@@ -11,13 +12,13 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
+from builders.projects import ROOT
+from builders.refusals import sentence
 from cinetune import params
 from cinetune.errors import InputError
-from conftest import sentence
 
 pytestmark = pytest.mark.experience
 
-ROOT = Path(__file__).resolve().parents[1]
 # Numbers for which nothing is a sensible value.
 MAY_BE_ZERO = {
     "download.max_clips", "download.retries", "download.pause_s", "download.backoff_s",
@@ -29,8 +30,11 @@ MAY_BE_ZERO = {
 }  # fmt: skip
 
 
+SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
 def content() -> dict[str, dict[str, Any]]:
-    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return copy.deepcopy(SHIPPED)
 
 
 def numbers() -> list[tuple[str, str, type]]:
@@ -40,7 +44,7 @@ def numbers() -> list[tuple[str, str, type]]:
         (section, key, kind)
         for section, holder in sections.items()
         for key, kind in get_type_hints(holder).items()
-        if kind not in (str, bool)
+        if kind in (int, float)
     ]
 
 
@@ -83,6 +87,15 @@ def test_an_unknown_section_is_refused_with_those_that_there_are() -> None:
 def test_an_unknown_key_is_refused_with_those_that_there_are() -> None:
     message = sentence(lambda: params.from_dict(changed("train", "lr", 1.0)))
     assert "'lr'" in message and "learning_rate" in message
+
+
+def test_a_key_that_was_renamed_is_refused_with_its_new_name() -> None:
+    for section, renamed in params.RENAMED.items():
+        for old, new in renamed.items():
+            given = content()
+            given[section][old] = given[section].pop(new)
+            message = sentence(lambda given=given: params.from_dict(given))
+            assert f"{section}: parameter {old!r} is not known: it is called {new!r} now." == message
 
 
 def test_a_missing_section_is_named() -> None:
@@ -180,6 +193,22 @@ def test_a_word_that_is_no_option_is_refused_with_the_options(section: str, key:
 def test_text_that_is_no_text_is_refused_with_the_remedy(value: Any) -> None:
     message = sentence(lambda: params.from_dict(changed("model", "base", value)))
     assert f"model.base must be text, got {value!r}" in message and "quotes" in message
+
+
+@pytest.mark.parametrize("value", [True, "true", "True"])
+def test_a_switch_may_be_written_with_or_without_quotes(value: Any) -> None:
+    assert params.from_dict(changed("download", "pin", value)).download.pin is True
+
+
+@pytest.mark.parametrize("value", ["yes", "", 1, None, "1"])
+def test_what_is_neither_true_nor_false_is_refused(value: Any) -> None:
+    message = sentence(lambda: params.from_dict(changed("download", "pin", value)))
+    assert message == f"download.pin must be true or false, got {value!r}."
+
+
+def test_a_word_that_yaml_reads_as_a_switch_is_refused_with_the_remedy() -> None:
+    message = sentence(lambda: params.from_dict(changed("train", "compile", True)))
+    assert message == "train.compile must be one of auto, true, false, got True: put it in quotes."
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", ""])

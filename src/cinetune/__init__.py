@@ -1,3 +1,3 @@
 """Fine-tune Video-LLaVA on CinePile, evaluate it so that the numbers can be trusted, and serve it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -15,27 +15,10 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from cinetune import errors, manual
+from cinetune import errors
 from cinetune.errors import InputError
-from cinetune.processes import LAUNCHED, WRONG_INPUT
+from cinetune.runtime.distributed import LAUNCHED, WRONG_INPUT
 
-COMMANDS = (
-    "main",
-    "download",
-    "frames",
-    "pretrain",
-    "train",
-    "evaluate",
-    "compare",
-    "study",
-    "sweep",
-    "report",
-    "register",
-    "predict",
-    "serve",
-    "reproduce",
-    "mini",
-)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # MLflow, main and DVC set these for what they start. A command that a person started has none of them and may
 # outlive its shell.
@@ -54,11 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     reason = "it ended unexpectedly: see its output"
     status = 1
     try:
-        with errors.told():
+        with errors.one_sentence():
             status = _dispatch(words)
     except InputError as error:
+        from cinetune.cli import tell_error
+
         reason, status = str(error), WRONG_INPUT
-        print(manual.error_label(), reason, file=sys.stderr, flush=True)
+        tell_error(reason)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
         reason = f"it was stopped with exit status {status}"
@@ -67,39 +52,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A stage that opened its run has taken the id away. One that is left here ended before that.
         run_id = os.environ.pop("MLFLOW_RUN_ID", None)
         if run_id and status:
-            from cinetune import tracking
+            from cinetune.tracking import lifecycle
 
-            tracking.fail(run_id, reason)
+            lifecycle.fail(run_id, reason)
     return status
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: Sequence[str]) -> int:
+    # Imports that a signal may come in the middle of.
+    from cinetune import cli
+
+    words = cli.set_up_logging(words)
     if "COMP_LINE" in os.environ:
-        _complete(os.environ["COMP_LINE"])
+        print(*cli.completions(os.environ["COMP_LINE"]), sep="\n")
         return 0
     if not words or words[0] in ("--help", "-h"):
-        print(_usage())
+        print(_usage(cli.commands()))
         return 0 if words else WRONG_INPUT
     command, *arguments = words
-    if command not in COMMANDS:
-        raise InputError(f"command {command!r} is not known: choose from {', '.join(COMMANDS)}.")
+    if command not in cli.commands():
+        raise InputError(f"command {command!r} is not known: choose from {', '.join(cli.commands())}.")
     return importlib.import_module(f"cinetune.stages.{command}").main(arguments)
 
 
-def _usage() -> str:
+def _usage(commands: Sequence[str]) -> str:
     lines = ["python -m cinetune <command> [--parameter value ...]; --help after a command tells more.", ""]
-    for command in COMMANDS:
+    for command in commands:
         documentation = importlib.import_module(f"cinetune.stages.{command}").__doc__ or ""
         lines.append(f"  {command:<11}{documentation.splitlines()[0]}")
     lines += ["", "Bash completes commands and parameters after: complete -o default -C cinetune cinetune"]
     return "\n".join(lines)
-
-
-def _complete(line: str) -> None:
-    from cinetune import stages
-
-    known = stages.parameters()
-    print(*manual.completions(line, {command: known.get(command, ()) for command in COMMANDS}), sep="\n")
 
 
 def _leave_on_signals() -> None:

@@ -1,4 +1,4 @@
-"""What a person at the keyboard or a client on the wire can put right is told in one sentence, without a trace."""
+"""Errors that a user or a client can correct, reported in one sentence without a stack trace."""
 
 import errno
 import os
@@ -33,8 +33,8 @@ def of_machine(error: BaseException) -> InputError | None:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turns what the machine refuses within the block into InputError."""
+def one_sentence() -> Iterator[None]:
+    """Turns what the machine refuses within the block (space, permission) into InputError."""
     try:
         yield
     except _of_writing() as error:

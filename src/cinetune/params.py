@@ -1,225 +1,264 @@
-"""params.yaml as frozen dataclasses: every number has one home, unknown keys are refused.
+"""params.yaml as frozen dataclasses: every number has one home, unknown keys and wrong values are refused.
 
-The dataclasses carry no defaults: params.yaml does.
+The dataclasses carry types and limits and no defaults: params.yaml does.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
 from cinetune.errors import InputError
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
+PARAMS = "params.yaml"
+STRICT = ConfigDict(extra="forbid")
+# What a section calls a key now, by what it was called before.
+RENAMED = {"serve": {"most_waiting": "max_waiting", "most_body_mb": "max_body_mb"}}
+
+
+def _refuse_switch(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a switch is not a number")
+    return value
+
+
+def _read_switch(value: Any) -> bool:
+    # Command lines and MLflow pass text, as Python writes it or as YAML does.
+    word = str(value).lower()
+    if word not in ("true", "false"):
+        raise ValueError("neither true nor false")
+    return word == "true"
+
+
+NOT_A_SWITCH = BeforeValidator(_refuse_switch)
+FINITE = Field(allow_inf_nan=False)
+Switch = Annotated[bool, BeforeValidator(_read_switch)]
+Count = Annotated[int, NOT_A_SWITCH, Field(gt=0)]
+CountOrZero = Annotated[int, NOT_A_SWITCH, Field(ge=0)]
+Amount = Annotated[float, NOT_A_SWITCH, FINITE, Field(gt=0)]
+AmountOrZero = Annotated[float, NOT_A_SWITCH, FINITE, Field(ge=0)]
+Fraction = Annotated[float, NOT_A_SWITCH, FINITE, Field(gt=0, lt=1)]
+FractionOrZero = Annotated[float, NOT_A_SWITCH, FINITE, Field(ge=0, lt=1)]
+Ablation = Literal[
+    "none", "no_frames", "no_subtitles", "neither", "one_frame", "shuffled",
+    "rotation_1", "rotation_2", "rotation_3", "rotation_4",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, config=STRICT)
 class DataParams:
     name: str
     root: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ModelParams:
     base: str
     revision: str
-    quantization: str
-    dtype: str
+    quantization: Literal["none", "nf4", "fp8"]
+    dtype: Literal["float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PromptParams:
-    max_subtitle_tokens: int
-    truncate: str
+    max_subtitle_tokens: CountOrZero
+    truncate: Literal["middle", "end"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DownloadParams:
     questions: str
     revision: str
     data_dir: str
     videos: str
-    max_clips: int
-    workers: int
-    retries: int
-    pause_s: float
-    backoff_s: float
-    stall_s: float
-    timeout_s: float
-    max_megabytes: int
-    max_duration_s: float
-    stop_after: int
+    max_clips: CountOrZero
+    workers: Count
+    retries: CountOrZero
+    pause_s: AmountOrZero
+    backoff_s: AmountOrZero
+    stall_s: Amount
+    timeout_s: Amount
+    max_megabytes: Count
+    max_duration_s: Amount
+    stop_after: Count
     again: str
     cookies: str
-    pin: str
+    pin: Switch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class FramesParams:
-    policy: str
-    seek: str
-    num_frames: int
-    size: int
-    cut_threshold: float
-    min_shot_frames: int
-    shard_clips: int
-    workers: int
-    timeout_s: float
-    max_megapixels: float
-    max_duration_s: float
-    memory_mb: int
-    engine: str
+    policy: Literal["shots", "uniform"]
+    seek: Literal["exact", "keyframe"]
+    num_frames: Count
+    size: Count
+    cut_threshold: Amount
+    min_shot_frames: Count
+    shard_clips: Count
+    workers: Count
+    timeout_s: Amount
+    max_megapixels: Amount
+    max_duration_s: Amount
+    memory_mb: Count
+    engine: Literal["local", "ray"]
     shard: str
     out: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainParams:
-    epochs: float
-    max_steps: int
-    learning_rate: float
-    warmup_fraction: float
-    weight_decay: float
-    max_grad_norm: float
-    clips_per_step: int
-    questions_per_pack: int
-    tokens_per_pack: int
-    open_questions_per_pack: int
-    validation_fraction: float
-    validations_per_epoch: int
-    early_stopping_patience: int
-    lora_rank: int
-    lora_alpha: int
-    lora_dropout: float
-    seed: int
-    processes: int
-    resume: bool
-    dry_run: bool
-    compile: str
+    epochs: Amount
+    max_steps: CountOrZero
+    learning_rate: Amount
+    warmup_fraction: FractionOrZero
+    weight_decay: AmountOrZero
+    max_grad_norm: Amount
+    clips_per_step: Count
+    questions_per_pack: Count
+    tokens_per_pack: Count
+    open_questions_per_pack: CountOrZero
+    validation_fraction: Fraction
+    validations_per_epoch: Count
+    early_stopping_patience: CountOrZero
+    lora_rank: Count
+    lora_alpha: Count
+    lora_dropout: FractionOrZero
+    seed: CountOrZero
+    processes: Count
+    resume: Switch
+    dry_run: Switch
+    compile: Literal["auto", "true", "false"]
     activation_checkpointing: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class EvaluateParams:
     model: str
-    split: str
-    ablation: str
+    split: Literal["train", "test"]
+    ablation: Ablation
     ablations: str
-    questions_per_pack: int
-    max_new_tokens: int
-    resample: str
-    bootstrap_samples: int
-    seed: int
+    allow: str
+    questions_per_pack: Count
+    max_new_tokens: Count
+    resample: Literal["clips", "films"]
+    bootstrap_samples: Count
+    seed: CountOrZero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class CompareParams:
     runs: str
-    scorer: str
+    scorer: Literal["strict", "lenient", "logit"]
     allow: str
-    resample: str
-    bootstrap_samples: int
-    seed: int
+    resample: Literal["clips", "films"]
+    bootstrap_samples: Count
+    seed: CountOrZero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class StudyParams:
     seeds: str
     films: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SweepParams:
-    trials: int
+    trials: Count
     study: str
     learning_rate: str
     lora_rank: str
     alpha_per_rank: str
     clips_per_step: str
     lora_dropout: str
-    epochs: float
-    validations_per_epoch: int
-    startup_trials: int
-    seed: int
+    epochs: Amount
+    validations_per_epoch: Count
+    startup_trials: Count
+    seed: CountOrZero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ReportParams:
-    reference: str
+    reference: Literal["v1", "v2", "none"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class RegisterParams:
     name: str
     adapter: str
     evaluation: str
-    margin: float
+    margin: AmountOrZero
     accept_licence: str
-    embed_base: bool
-    force: bool
-    rollback: bool
+    embed_base: Switch
+    force: Switch
+    rollback: Switch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PredictParams:
     model: str
     video: str
     question: str
     choices: str
     subtitles: str
-    start: float
-    end: float
+    start: AmountOrZero
+    end: AmountOrZero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ServeParams:
-    timeout_s: float
-    most_waiting: int
-    most_body_mb: int
-    cached_clips: int
-    cached_prefix_mb: int
-    decoders: int
-    decode_timeout_s: float
+    timeout_s: Amount
+    max_waiting: Count
+    max_body_mb: Count
+    cached_clips: Count
+    cached_prefix_mb: CountOrZero
+    decoders: Count
+    decode_timeout_s: Amount
     url_hosts: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MiniParams:
-    train_films: int
-    test_films: int
-    clips_per_film: int
-    seed: int
+    train_films: Count
+    test_films: Count
+    clips_per_film: Count
+    seed: CountOrZero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PretrainParams:
     out: str
     start: str
-    device: str
-    films: int
-    clips_per_film: int
-    drill_steps: int
-    text_steps: int
-    apart_steps: int
-    steps: int
-    clips_per_step: int
-    learning_rate: float
-    decay_fraction: float
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    vision_hidden_size: int
-    vision_layers: int
-    patch_size: int
-    vocab_size: int
-    seed: int
+    device: Literal["auto", "cpu", "cuda"]
+    films: Count
+    clips_per_film: Count
+    drill_steps: CountOrZero
+    text_steps: CountOrZero
+    apart_steps: CountOrZero
+    steps: CountOrZero
+    clips_per_step: Count
+    learning_rate: Amount
+    decay_fraction: FractionOrZero
+    hidden_size: Count
+    intermediate_size: Count
+    layers: Count
+    heads: Count
+    vision_hidden_size: Count
+    vision_layers: Count
+    patch_size: Count
+    vocab_size: Count
+    seed: CountOrZero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Params:
     data: DataParams
     model: ModelParams
@@ -241,6 +280,10 @@ class Params:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         return dataclasses.asdict(self)
 
+    def sections(self, *names: str) -> dict[str, dict[str, Any]]:
+        """Some sections as plain data, to be logged or saved beside what they made."""
+        return {name: dataclasses.asdict(getattr(self, name)) for name in names}
+
     def override(self, section: str, values: Mapping[str, Any]) -> Params:
         """A copy with some values of one section replaced; text is read as the type of the key."""
         current = getattr(self, section)
@@ -248,53 +291,25 @@ class Params:
         return dataclasses.replace(self, **{section: build(type(current), merged, section)})
 
 
-CHOICES = {
-    "model.quantization": ("none", "nf4", "fp8"),
-    "model.dtype": ("float32", "bfloat16", "float16"),
-    "download.pin": ("true", "false"),
-    "prompt.truncate": ("middle", "end"),
-    "train.compile": ("auto", "true", "false"),
-    "frames.policy": ("shots", "uniform"),
-    "frames.seek": ("exact", "keyframe"),
-    "frames.engine": ("local", "ray"),
-    "evaluate.split": ("train", "test"),
-    "evaluate.ablation": (
-        "none", "no_frames", "no_subtitles", "neither", "one_frame", "shuffled",
-        "rotation_1", "rotation_2", "rotation_3", "rotation_4",
-    ),
-    "evaluate.resample": ("clips", "films"),
-    "compare.scorer": ("strict", "lenient", "logit"),
-    "compare.resample": ("clips", "films"),
-    "report.reference": ("v1", "v2", "none"),
-    "pretrain.device": ("auto", "cpu", "cuda"),
+SECTIONS: dict[str, Any] = get_type_hints(Params)
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+LIMITS = {
+    "greater_than": "above 0", "greater_than_equal": "at least 0", "less_than": "below 1", "finite_number": "finite",
 }  # fmt: skip
-MAY_BE_ZERO = {
-    "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "register.margin",
-    "prompt.max_subtitle_tokens", "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps",
-    "pretrain.steps", "pretrain.decay_fraction", "train.open_questions_per_pack", "train.max_steps",
-    "train.early_stopping_patience", "predict.start", "predict.end", "serve.cached_prefix_mb",
-    "download.max_clips", "download.retries", "download.pause_s", "download.backoff_s",
-}  # fmt: skip
-BELOW_ONE = {
-    "train.warmup_fraction", "train.validation_fraction", "train.lora_dropout", "pretrain.decay_fraction",
-}  # fmt: skip
+UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
 
 
-def load(path: str | Path = "params.yaml") -> Params:
-    """Read a whole params file. Raises InputError for a missing file, a wrong key or a wrong type."""
+def load(path: str | Path = PARAMS) -> Params:
+    """Read a whole params file. Raises InputError for a missing file, a wrong key or a wrong value."""
     return from_dict(read_yaml(path), str(path))
 
 
-def load_over(path: str | Path, whole: str | Path = "params.yaml") -> Params:
+def load_over(path: str | Path, whole: str | Path = PARAMS) -> Params:
     """The values of `whole`, with those that the file `path` holds in their place: it need not hold all."""
-    given = read_yaml(path)
     content = read_yaml(whole)
-    _refuse_unknown(given, content, f"{path}: section")
-    for name, values in given.items():
-        if not isinstance(values, Mapping):
-            raise InputError(f"{path}: section {name!r} holds no parameters: compare it with params.yaml.")
-        if isinstance(content[name], Mapping):
-            content[name] = {**content[name], **values}
+    for name, values in read_yaml(path).items():
+        known = content.get(name)
+        content[name] = {**known, **values} if isinstance(known, Mapping) and isinstance(values, Mapping) else values
     return from_dict(content, str(path))
 
 
@@ -316,65 +331,53 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def from_dict(content: Mapping[str, Any], origin: str = "params") -> Params:
     """Params from nested mappings, as `Params.to_dict` makes them."""
-    sections = {field.name: field for field in dataclasses.fields(Params)}
-    hints = get_type_hints(Params)
-    _refuse_unknown(content, sections, f"{origin}: section")
-    for name in sections:
-        if not isinstance(content.get(name), Mapping):
-            raise InputError(f"{origin}: section {name!r} is missing: compare it with params.yaml.")
-    return Params(**{name: build(hints[name], content[name], name) for name in sections})
+    return _validate(Params, content, origin)
 
 
-def build(kind: type, values: Mapping[str, Any], section: str) -> Any:
-    """One section's dataclass from a mapping, each value checked against its type and range."""
-    hints = get_type_hints(kind)
-    _refuse_unknown(values, hints, f"{section}: parameter")
-    missing = [name for name in hints if name not in values]
-    if missing:
-        raise InputError(f"{section}: parameter {missing[0]!r} is missing: give it a value in params.yaml.")
-    return kind(**{name: read_value(f"{section}.{name}", values[name], hints[name]) for name in hints})
+def build(kind: type[T], values: Mapping[str, Any], section: str) -> T:
+    """One section from a mapping, each value checked against its type and limits."""
+    return _validate(kind, values, section, (section,))
 
 
-def read_value(name: str, value: Any, kind: type) -> Any:
-    """`value` as `kind` (int, float, bool or str), from YAML or from a command line's text."""
-    if kind is bool:
-        return _read_switch(name, value)
-    if kind is str:
-        if not isinstance(value, str):
-            raise InputError(f"{name} must be text, got {value!r}: put it in quotes.")
-        if name in CHOICES and value not in CHOICES[name]:
-            raise InputError(f"{name} must be one of {', '.join(CHOICES[name])}, got {value!r}.")
-        return value
+def read_value(section: str, key: str, value: Any) -> Any:
+    """One value as its section takes it, from YAML or from a command line's text."""
+    return _validate(get_type_hints(SECTIONS[section], include_extras=True)[key], value, section, (section, key))
+
+
+def wanted(kind: Any) -> str:
+    """What a value of this type must be, in words."""
+    return KINDS.get(kind) or f"one of {', '.join(get_args(kind))}"
+
+
+def _validate(kind: Any, values: Any, origin: str, path: tuple[str, ...] = ()) -> Any:
+    """`path`: section and key that the values belong to, where they are not a whole file's."""
     try:
-        if isinstance(value, bool):
-            raise ValueError
-        number = kind(value) if isinstance(value, str) or kind is float else _as_int(value)
-    except (TypeError, ValueError, OverflowError):
-        wanted = "a whole number" if kind is int else "a number"
-        raise InputError(f"{name} must be {wanted}, got {value!r}.") from None
-    may_be_zero = name in MAY_BE_ZERO or name.endswith(".seed")
-    if not abs(number) < float("inf") or number < 0 or (number == 0 and not may_be_zero):
-        raise InputError(f"{name} must be {'at least 0' if may_be_zero else 'above 0'} and finite, got {value!r}.")
-    if name in BELOW_ONE and number >= 1:
-        raise InputError(f"{name} must be below 1, got {value!r}: it is a fraction.")
-    return number
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        # An unknown key says more than one that is missing in its place.
+        first = min(error.errors(include_url=False), key=lambda found: found["type"] not in UNKNOWN)
+    section, *keys = (*path, *map(str, first["loc"]))
+    told = _told_of_key(section, keys[0], first) if keys else _told_of_section(section, first["type"])
+    raise InputError(told if keys else f"{origin}: {told}")
 
 
-def _read_switch(name: str, value: Any) -> bool:
-    # MLflow passes a default of `false` on as Python writes it.
-    word = str(value).lower()
-    if word not in ("true", "false"):
-        raise InputError(f"{name} must be true or false, got {value!r}.")
-    return word == "true"
+def _told_of_section(section: str, problem: str) -> str:
+    if problem in UNKNOWN:
+        return f"section {section!r} is not known: choose from {', '.join(SECTIONS)}."
+    wrong = "is missing" if problem == "missing" else "holds no parameters"
+    return f"section {section!r} {wrong}: compare it with {PARAMS}."
 
 
-def _as_int(value: Any) -> int:
-    if value != int(value):
-        raise ValueError
-    return int(value)
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:
-    unknown = sorted(str(name) for name in given if name not in known)
-    if unknown:
-        raise InputError(f"{what} {unknown[0]!r} is not known: choose from {', '.join(known)}.")
+def _told_of_key(section: str, key: str, error: ErrorDetails) -> str:
+    kinds = get_type_hints(SECTIONS[section])
+    problem, value = error["type"], error["input"]
+    if problem in UNKNOWN:
+        new = RENAMED.get(section, {}).get(key)
+        remedy = f"it is called {new!r} now" if new else f"choose from {', '.join(kinds)}"
+        return f"{section}: parameter {key!r} is not known: {remedy}."
+    if problem == "missing":
+        return f"{section}: parameter {key!r} is missing: give it a value in {PARAMS}."
+    kind = kinds[key]
+    is_unquoted = kind not in (int, float, bool) and not isinstance(value, str)
+    remedy = ": it is a fraction" if problem == "less_than" else ": put it in quotes" if is_unquoted else ""
+    return f"{section}.{key} must be {LIMITS.get(problem) or wanted(kind)}, got {value!r}{remedy}."

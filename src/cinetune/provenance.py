@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from cinetune.errors import InputError
+from cinetune.files import files_of
 
 # DVC writes dvc.lock itself after each run of the pipeline: a change there is a result, not an edit.
 WRITTEN_BY_RUNS = ("dvc.lock",)
@@ -40,6 +44,15 @@ def dvc_hash(path: str | Path) -> str | None:
     return outputs[0].get("md5")
 
 
+def dvc_add(folder: Path) -> None:
+    """Put a folder under DVC's control, or its new content. Raises InputError where DVC cannot."""
+    command = [sys.executable, "-m", "dvc", "add", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = " ".join(done.stderr.strip().splitlines()[-1:])
+        raise InputError(f"DVC cannot pin {str(folder)!r} ({reason}): the clips are there, `dvc add` it by hand.")
+
+
 def stage_outputs(lock: Path = Path("dvc.lock")) -> dict[str, str]:
     """Of each stage that DVC has run, the hashes of its outputs as one text."""
     return {
@@ -61,45 +74,21 @@ def _locked_stages(lock: Path) -> dict[str, Any]:
     return (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages") or {}
 
 
-def folder_digest(folder: Path) -> str:
-    """sha256 over the names and contents of all files of a folder."""
+def code_digest(stage: str, pipeline: Path = Path("dvc.yaml")) -> str:
+    """sha256 over the code that decides a DVC stage's bytes: its deps below src/; empty where there is no dvc.yaml."""
+    if not pipeline.is_file():
+        return ""
+    deps = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"][stage]["deps"]
     total = hashlib.sha256()
-    for name, path in _files(folder):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{name}\0{content}\n".encode())
+    for dep in sorted(Path(dep) for dep in deps if dep.startswith("src/")):
+        for name, path in [(dep.name, dep)] if dep.is_file() else files_of(dep, "*.py"):
+            total.update(f"{dep.as_posix()} {name}\0".encode() + path.read_bytes())
     return total.hexdigest()
 
 
-def _files(folder: Path, pattern: str = "*") -> list[tuple[str, Path]]:
-    """A folder's files, the same order on every machine, with their names within it."""
-    found = sorted(path for path in folder.rglob(pattern) if path.is_file())
-    return [(path.relative_to(folder).as_posix(), path) for path in found]
-
-
-def source_digest() -> str:
-    """sha256 over this package's own code."""
+def source_digest(package: str = "") -> str:
+    """sha256 over this package's code, or over that of one package in it."""
     total = hashlib.sha256()
-    for name, path in _files(Path(__file__).parent, "*.py"):
+    for name, path in files_of(Path(__file__).parent / package, "*.py"):
         total.update(f"{name}\0".encode() + path.read_bytes())
     return total.hexdigest()
-
-
-def text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def quick_digest(folder: Path) -> str:
-    """sha256 over the names, sizes and first megabytes of a folder's files: weights that differ, differ there too."""
-    total = hashlib.sha256()
-    for name, path in _files(folder):
-        with path.open("rb") as file:
-            start = hashlib.sha256(file.read(2**20)).hexdigest()
-        total.update(f"{name}\0{path.stat().st_size}\0{start}\n".encode())
-    return total.hexdigest()
-
-
-def file_md5(path: Path) -> str:
-    """As DVC would hash it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()

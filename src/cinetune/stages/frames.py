@@ -8,119 +8,64 @@ on many machines with `-P shard=3/64 -P out=<shared folder>`, then once without 
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cinetune import stages, tracking
+from cinetune import pipeline
+from cinetune.cli import parse, progress
 from cinetune.errors import InputError
 from cinetune.params import Params
 
-if TYPE_CHECKING:
-    from cinetune.frame_store import FrameStoreWriter
+logger = logging.getLogger(__name__)
 
-FAILURES_SHOWN = 5
+MAX_FAILURES_SHOWN = 5
 SPLITS = ("train", "test")
 
 
-def run(params: Params, is_pipeline: bool = False) -> dict[str, float]:
-    """Counts of the clips, and how long the new ones took."""
-    part, parts = _read_shard(params.frames.shard)
+def run(params: Params, is_pipeline: bool = False) -> Mapping[str, int]:
+    """Counts of the clips: "clips", "clips_new", "clips_failed"."""
+    from cinetune.cinepile import questions
+    from cinetune.frames import executors
+    from cinetune.frames.store import FrameStore
+
+    _, parts = executors.read_shard(params.frames.shard)
     if is_pipeline and (params.frames.out or parts > 1):
         raise InputError("frames.shard and frames.out are for runs by hand: leave them empty in params.yaml.")
-    name = stages.run_name("frames", *stages.unusual(params, "frames"))
-    with tracking.start("frames", stages.tags_of(params, is_pipeline), name=name) as tracked:
-        from cinetune.frame_store import FrameStore, plan
-
-        tracked.log_params(stages.sections(params, "data", "frames"))
-        splits = _splits(params.data.root)
-        for split in splits:
-            stages.log_questions(tracked, params, split, split)
-        clip_ids = _clip_ids(params.data.root, splits)
-        by_hand = Path(params.frames.out) if params.frames.out else stages.RUNS / tracked.id / "frames"
-        folder = stages.FRAMES if is_pipeline else by_hand
-        shards = plan(clip_ids, params.frames.shard_clips)[part - 1 :: parts]
+    root = Path(params.data.root)
+    # All where none is there, to be told of the first.
+    splits = [split for split in SPLITS if (root / "questions" / f"{split}.parquet").is_file()] or SPLITS
+    with pipeline.started("frames", params, ["data", "frames"], splits, is_pipeline=is_pipeline) as tracked:
+        clips = [clip for split in splits for clip in questions.load(root, split)]
+        clip_ids = list(dict.fromkeys(clip.clip_id for clip in clips))
+        by_hand = Path(params.frames.out) if params.frames.out else pipeline.RUNS / tracked.id / "frames"
+        folder = pipeline.FRAMES if is_pipeline else by_hand
         started = time.monotonic()
-        num_new, num_failed = _decode(shards, folder, params, is_shared=parts > 1)
+        counts = executors.decode_missing(
+            params.frames, root / "clips", clip_ids, folder, lambda total: progress("frames", total)
+        )
+        tracked.log_metrics({**counts, "seconds": time.monotonic() - started})
         if parts == 1:
-            _writer(folder, params).close(keep=clip_ids)
-        seconds = time.monotonic() - started
-        figures = {"clips": sum(map(len, shards)), "clips_new": num_new, "clips_failed": num_failed}
-        tracked.log_metrics(figures | {"seconds": seconds})
-        if parts == 1:
-            store = FrameStore.open(folder)
-            tracked.log_table(store.failures, "failures.json")
-            _report_failures(store.failures, len(clip_ids))
-        said = f"{figures['clips']} clips in {folder}, {num_new} of them new, {num_failed} failed."
+            failures = FrameStore.open(folder).failures
+            tracked.log_table(failures, "failures.json")
+            _report_failures(failures, len(clip_ids))
+        new, failed = counts["clips_new"], counts["clips_failed"]
+        said = f"{counts['clips']} clips in {folder}, {new} of them new, {failed} failed."
         tracked.describe(said)
         print(f"frames: {said}")
-        return figures
+        return counts
 
 
-def _read_shard(shard: str) -> tuple[int, int]:
-    """`3/64` as (3, 64), nothing as (1, 1)."""
-    if not shard:
-        return 1, 1
-    part, _, parts = shard.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise InputError(f"frames.shard must be like 3/64, from 1/64 to 64/64, got {shard!r}.")
-    return int(part), int(parts)
-
-
-def _splits(root: str) -> Sequence[str]:
-    """Those that are there; all where none is, to be told of the first."""
-    return [split for split in SPLITS if (Path(root) / "questions" / f"{split}.parquet").is_file()] or SPLITS
-
-
-def _clip_ids(root: str, splits: Sequence[str]) -> list[str]:
-    from cinetune import questions
-
-    clips = [clip for split in splits for clip in questions.load(root, split)]
-    return list(dict.fromkeys(clip.clip_id for clip in clips))
-
-
-def _writer(folder: Path, params: Params, is_shared: bool = False) -> FrameStoreWriter:
-    from cinetune.frame_store import FrameStoreWriter
-    from cinetune.frames import FrameSettings
-
-    return FrameStoreWriter(folder, FrameSettings.of(params.frames), params.frames.shard_clips, is_shared)
-
-
-def _decode(shards: Sequence[list[str]], folder: Path, params: Params, is_shared: bool) -> tuple[int, int]:
-    """Decode what is missing; how many clips that were, and how many of them failed."""
-    from cinetune import engines, video
-    from cinetune.frames import FrameSettings
-
-    done = _writer(folder, params, is_shared).done
-    missing = [[clip_id for clip_id in shard if clip_id not in done] for shard in shards]
-    work = engines.Work(
-        root=folder,
-        clips=Path(params.data.root) / "clips",
-        settings=FrameSettings.of(params.frames),
-        limits=video.Limits.of(params.frames),
-        workers=params.frames.workers,
-    )
-    total = sum(map(len, missing))
-    bar = stages.Bar("frames", total)
-    num_failed = 0
-    engine = engines.on_ray if params.frames.engine == "ray" else engines.here
-    for is_ok in engine(work, [shard for shard in missing if shard]):
-        num_failed += not is_ok
-        bar.step(is_failure=not is_ok)
-    bar.close()
-    return total, num_failed
-
-
-def _report_failures(failures: dict[str, str], total: int) -> None:
-    for clip_id, reason in list(failures.items())[:FAILURES_SHOWN]:
-        print(f"frames: {clip_id}: {reason}")
+def _report_failures(failures: Mapping[str, str], total: int) -> None:
+    for clip_id, reason in list(failures.items())[:MAX_FAILURES_SHOWN]:
+        logger.warning("frames: %s: %s", clip_id, reason)
     if failures and len(failures) == total:
         first = next(iter(failures.values()))
         raise InputError(f"none of the {total} clips gave frames; the first: {first.removesuffix('.')}.")
 
 
 def main(argv: Sequence[str]) -> int:
-    arguments = stages.parse(argv, "frames", __doc__, has_pipeline=True)
+    arguments = parse(argv, "frames", __doc__, has_pipeline=True)
     run(arguments.params, arguments.is_pipeline)
     return 0

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cinetune import stages
+from cinetune.cli import parse
 from cinetune.params import Params
 
 
 def run(params: Params) -> dict[str, int]:
-    from cinetune.mini import dataset
+    from cinetune.data.mini import dataset
 
     counts = dataset.make(Path(params.data.root), params.mini, params.frames.workers)
     print(f"mini: {', '.join(f'{count} {name}' for name, count in counts.items())} in {params.data.root}.")
@@ -22,5 +22,5 @@ def run(params: Params) -> dict[str, int]:
 
 
 def main(argv: Sequence[str]) -> int:
-    run(stages.parse(argv, "mini", __doc__).params)
+    run(parse(argv, "mini", __doc__).params)
     return 0

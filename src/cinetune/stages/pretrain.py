@@ -8,28 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cinetune import stages, tracking
+from cinetune import pipeline
+from cinetune.cli import parse
 from cinetune.params import Params
 
 
 def run(params: Params) -> dict[str, float]:
-    """Held-out figures of the base."""
-    name = stages.run_name("pretrain", *stages.unusual(params, "pretrain"))
-    with tracking.start("pretrain", stages.tags_of(params), name=name) as tracked:
-        from cinetune import model, pretraining
-        from cinetune.frames import FrameSettings
+    """Held-out metrics of the base."""
+    with pipeline.started("pretrain", params, ["frames", "pretrain"]) as tracked:
+        from cinetune.frames.sampling import FrameSettings
+        from cinetune.model.base import default_device
+        from cinetune.pretraining import trainer
 
-        tracked.log_params(stages.sections(params, "frames", "pretrain"))
-        device = model.default_device() if params.pretrain.device == "auto" else params.pretrain.device
+        device = default_device() if params.pretrain.device == "auto" else params.pretrain.device
 
         def report(step: int, metrics: dict[str, float]) -> None:
             tracked.log_metrics(metrics, step)
 
-        figures = pretraining.pretrain(params.pretrain, FrameSettings.of(params.frames), device, report)
-        print(f"pretrain: {params.pretrain.out}, open answers {figures['held_out/open']:.1%} right.")
-        return figures
+        found = trainer.pretrain(params.pretrain, FrameSettings.of(params.frames), device, report)
+        print(f"pretrain: {params.pretrain.out}, open answers {found['held_out/open']:.1%} right.")
+        return found
 
 
 def main(argv: Sequence[str]) -> int:
-    run(stages.parse(argv, "pretrain", __doc__).params)
+    run(parse(argv, "pretrain", __doc__).params)
     return 0

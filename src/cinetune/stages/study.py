@@ -12,24 +12,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cinetune import stages, tracking
+from cinetune import pipeline
+from cinetune.cli import parse
 from cinetune.errors import InputError
+from cinetune.files import read_json, whole_folder, write_json
 from cinetune.params import Params
+from cinetune.tracking import runs
 
 
 def run(params: Params) -> Path:
     """The study's folder."""
-    title = stages.run_name("study", *stages.unusual(params, "study"))
     with (
-        tracking.start("study", stages.tags_of(params), name=title) as tracked,
+        pipeline.started("study", params, ["study", "train", "evaluate"], ["train"]) as tracked,
         tempfile.TemporaryDirectory() as scratch,
     ):
-        from cinetune import studies
+        from cinetune.experiments import studies
+        from cinetune.report import study_report
 
-        if not isinstance(tracked, tracking.Run):
+        if not isinstance(tracked, runs.Run):
             raise InputError("study writes to MLflow: unset CINETUNE_UNTRACKED.")
-        tracked.log_params(stages.sections(params, "study", "train", "evaluate"))
-        stages.log_questions(tracked, params, "train", "train")
         seeds = studies.read_numbers("study.seeds", params.study.seeds)
         if not seeds:
             raise InputError("study.seeds is empty: name at least one, as in -P seeds='1 2 3'.")
@@ -46,33 +47,33 @@ def run(params: Params) -> Path:
             metrics = _train_and_evaluate(params, seed, root, f"seed={seed} films={count}", tracked)
             trained.append({"seed": seed, "films": count, "metrics": metrics})
         measured = studies.measure(trained, len(films))
-        target = stages.RUNS / tracked.id / "study"
-        with stages.whole_folder(target) as folder:
-            stages.write_json(folder / "study.json", measured)
-            studies.write(folder, measured, params.data.name)
-        tracked.log_metrics(studies.figures(measured))
+        target = pipeline.RUNS / tracked.id / "study"
+        with whole_folder(target) as folder:
+            write_json(folder / "study.json", measured)
+            study_report.write(folder, measured, params.data.name)
+        tracked.log_metrics(studies.mlflow_metrics(measured))
         tracked.log_artifacts(target, "study")
         print(f"study: {target / 'report.html'}.")
         return target
 
 
-def _train_and_evaluate(params: Params, seed: int, root: Path, label: str, tracked: tracking.Run) -> Mapping[str, Any]:
+def _train_and_evaluate(params: Params, seed: int, root: Path, label: str, tracked: runs.Run) -> Mapping[str, Any]:
     """metrics.json of one more training, whose runs are named with `label`."""
     params = params.override("train", {"seed": seed}).override("data", {"root": str(root)})
     adapter = _call("train", params, label, tracked) / "adapter"
     params = params.override("evaluate", {"model": str(adapter), "ablation": "none", "ablations": "none"})
     (metrics,) = (_call("evaluate", params, label, tracked) / "evaluation").glob("*/metrics.json")
-    return stages.read_json(metrics)
+    return read_json(metrics)
 
 
-def _call(stage: str, params: Params, label: str, tracked: tracking.Run) -> Path:
+def _call(stage: str, params: Params, label: str, tracked: runs.Run) -> Path:
     """Run a stage as a run below this one; its folder."""
-    child, status = stages.call_below(tracked, stage, params, stages.run_name(stage, label))
+    child, status = pipeline.call_below(tracked, stage, params, pipeline.run_name(stage, label))
     if status:
         raise InputError(f"`{stage}` with seed {params.train.seed} ended with status {status}: see above.")
-    return stages.RUNS / child
+    return pipeline.RUNS / child
 
 
 def main(argv: Sequence[str]) -> int:
-    run(stages.parse(argv, "study", __doc__).params)
+    run(parse(argv, "study", __doc__).params)
     return 0

@@ -3,130 +3,90 @@
 Takes what train takes, and of `sweep` how many trials, which knobs are varied within what (two numbers are a range,
 whole numbers are a list; none leaves train's own value) and for how many epochs. Makes
 outputs/runs/<run id>/sweep/ with best.yaml, sweep.json, report.html, report.md and two plots; every trial is a run
-below it. A sweep that was stopped goes on with `-P study=<its name>`, by default its run's id; trials count over all.
+below it. Resume a stopped sweep with `-P study=<its name>`, by default its run's id; trials count over all parts.
 Run it with `mlflow run . -e sweep -P trials=6`, train the best with `-e train -P params=<folder>/best.yaml`.
 """
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cinetune import checkpoints, provenance, stages, tracking
+from cinetune import pipeline
+from cinetune.cli import parse
 from cinetune.errors import InputError
+from cinetune.files import whole_folder
 from cinetune.params import Params
+from cinetune.runtime import checkpoints
+from cinetune.tracking import runs
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.distributions import BaseDistribution
 
+logger = logging.getLogger(__name__)
+
 STUDIES = Path("outputs/sweeps")
-SECTIONS = ("data", "model", "prompt", "frames", "train", "sweep")
-# What may change between the parts of a sweep that was stopped.
-HOW = (
-    "sweep.trials", "sweep.study", "sweep.startup_trials",
-    "train.activation_checkpointing", "train.compile", "train.processes", "train.resume", "train.dry_run",
-)  # fmt: skip
-MOST_FAILURES_IN_A_ROW = 3
 
 
 def run(params: Params) -> Path:
     """The sweep's folder."""
-    from cinetune import pruning, sweeps
+    from cinetune.experiments import pruning, sweeps
+    from cinetune.model.lookup import check_base
 
-    check_name(params.sweep.study)
+    sweeps.check_name(params.sweep.study)
     space = sweeps.read_space(params.sweep, params.train.processes)
-    name = stages.run_name("sweep", *stages.unusual(params, "sweep"))
-    with tracking.start("sweep", stages.tags_of(params), name=name) as tracked, ExitStack() as stack:
-        if not isinstance(tracked, tracking.Run):
+    with pipeline.started("sweep", params, splits=["train"]) as tracked, ExitStack() as stack:
+        if not isinstance(tracked, runs.Run):
             raise InputError("sweep writes to MLflow: unset CINETUNE_UNTRACKED.")
-        from cinetune import model
-
-        stages.log_questions(tracked, params, "train", "train")
-        stages.open_frames(params)
-        model.check_base(params.model.base)
+        pipeline.open_frames(params)
+        check_base(params.model.base)
         home = STUDIES / (params.sweep.study or tracked.id)
         home.mkdir(parents=True, exist_ok=True)
         stack.enter_context(checkpoints.held(home))
         study = pruning.open_study(home, params.sweep.startup_trials)
-        earlier = sweeps.begin(study, _settings(params), tracked.id)
+        earlier = sweeps.begin(study, sweeps.settings_of(params), tracked.id)
         if earlier:
-            tracked.go_on(earlier)
+            tracked.resume(earlier)
         else:
             study.enqueue_trial(sweeps.own_choice(params, space))
-        tracked.log_params(stages.sections(params, "sweep", "train"))
-        print(f"sweep: {home / pruning.FILE}; if it is stopped it goes on with -P study={home.name}.", flush=True)
+        tracked.log_params(params.sections("sweep", "train"))
+        logger.info("sweep: %s; if it is stopped, resume it with -P study=%s.", home / pruning.FILE, home.name)
         while len(sweeps.ended_trials(study)) < params.sweep.trials:
             _try(params, study, sweeps.ask(study, space, params.sweep.seed), home, tracked)
         return _finish(params, study, space, tracked)
 
 
-def check_name(study: str) -> None:
-    """Raises InputError for a name that would lead out of the folder of studies."""
-    if study and not re.fullmatch(r"\w[\w.-]*", study):
-        raise InputError(f"sweep.study {study!r} is no name: use letters, digits, '-', '_' and '.'.")
-
-
-def _settings(params: Params) -> dict[str, str]:
-    """All that trials have in common; with others they could not be compared."""
-    flat = {
-        f"{section}.{name}": str(value)
-        for section, values in stages.sections(params, *SECTIONS).items()
-        for name, value in values.items()
-    }
-    questions = Path(params.data.root) / "questions" / "train.parquet"
-    return {name: value for name, value in flat.items() if name not in HOW} | {
-        "the questions": provenance.file_md5(questions)
-    }
-
-
-def _try(params: Params, study: Study, trial: Trial, home: Path, tracked: tracking.Run) -> None:
+def _try(params: Params, study: Study, trial: Trial, home: Path, tracked: runs.Run) -> None:
     """One training with what the trial chose."""
-    from cinetune import pruning, sweeps
+    from cinetune.experiments import pruning, sweeps
 
     sweep, name = params.sweep, sweeps.name_of(trial.params)
     short = {"epochs": sweep.epochs, "validations_per_epoch": sweep.validations_per_epoch}
     chosen = sweeps.with_chosen(params, trial.params).override("train", short | {"resume": False, "dry_run": False})
-    print(f"sweep: trial {trial.number} of {sweep.trials}: {name}", flush=True)
+    logger.info("sweep: trial %d of %d: %s", trial.number, sweep.trials, name)
     variables = pruning.name_trial(home, trial._trial_id, sweep.startup_trials)
-    child, status = stages.call_below(tracked, "train", chosen, stages.run_name("train", name), variables)
-    summary = stages.RUNS / child / "adapter" / "training.json"
-    accuracy = stages.read_json(summary)["validation_accuracy"] if summary.is_file() else None
+    child, status = pipeline.call_below(tracked, "train", chosen, pipeline.run_name("train", name), variables)
+    accuracy = sweeps.accuracy_of(pipeline.RUNS / child / "adapter")
     failure = f"train ended with status {status}" if status else ""
     end = sweeps.end(study, trial, child, accuracy, failure)
-    best = sweeps.best_of(study)
-    figures = {"trial/validation_accuracy": accuracy, "best/validation_accuracy": best.value if best else None}
-    tracked.log_metrics(figures, trial.number)
-    print(f"sweep: trial {trial.number} is {end}" + (f", {accuracy:.1%}." if accuracy is not None else "."), flush=True)
-    if sweeps.failures_in_a_row(study) >= MOST_FAILURES_IN_A_ROW:
-        raise InputError(
-            f"{MOST_FAILURES_IN_A_ROW} trainings in a row failed, the last one with {name}: see above, narrow what "
-            "the sweep varies, and begin another study."
-        )
+    tracked.log_metrics(sweeps.mlflow_metrics(study, accuracy), trial.number)
+    logger.info("sweep: trial %d is %s%s", trial.number, end, "." if accuracy is None else f", {accuracy:.1%}.")
+    sweeps.check_failures(study, name)
 
 
-def _finish(params: Params, study: Study, space: Mapping[str, BaseDistribution], tracked: tracking.Run) -> Path:
-    from cinetune import params as params_module
-    from cinetune import sweeps
+def _finish(params: Params, study: Study, space: Mapping[str, BaseDistribution], tracked: runs.Run) -> Path:
+    from cinetune.experiments import sweeps
+    from cinetune.report import sweep_report
 
-    best = sweeps.best_of(study)
-    if best is None:
-        raise InputError("no trial was trained to its end: see above, and give the sweep more trials.")
-    measured = sweeps.measure(study)
-    target = stages.RUNS / tracked.id / "sweep"
-    with stages.whole_folder(target) as folder:
-        found, whole = sweeps.with_chosen(params, best.params), params_module.load(stages.PARAMS)
-        comment = [
-            f"The best of {len(measured['trials'])} trials: {best.value:.1%} on held-out training films, with "
-            f"sweep.epochs={params.sweep.epochs:g}.",
-            f"mlflow run . --env-manager local -e train -P params={target / 'best.yaml'}",
-        ]
-        sweeps.write_best(folder / "best.yaml", found, whole, comment)
-        stages.write_json(folder / "sweep.json", measured)
-        sweeps.write(folder, measured, space, params.data.name)
+    target = pipeline.RUNS / tracked.id / "sweep"
+    with whole_folder(target) as folder:
+        measured = sweeps.write(folder, target, params, study)
+        sweep_report.write(folder, measured, space, params.data.name)
+    best = study.best_trial
     tracked.log_artifacts(target, "sweep")
     tracked.set_tags({"best": sweeps.name_of(best.params), "best.run": best.user_attrs[sweeps.RUN]})
     tracked.log_metrics({f"importance/{name}": share for name, share in measured["importances"].items()})
@@ -135,5 +95,5 @@ def _finish(params: Params, study: Study, space: Mapping[str, BaseDistribution],
 
 
 def main(argv: Sequence[str]) -> int:
-    run(stages.parse(argv, "sweep", __doc__).params)
+    run(parse(argv, "sweep", __doc__).params)
     return 0

@@ -1,0 +1,171 @@
+"""The folders that stages hand to each other, an adapter and an evaluation: written, opened and checked here alone.
+
+<adapter>/     adapter_config.json, adapter_model.safetensors (PEFT's layout)
+               params.json       the settings that it was trained with
+               prompt.json       the prompt template that it was trained on
+               training.json     steps and validation accuracy
+<evaluation>/  predictions.parquet, metrics.json
+               made_from.json    digests and settings of all that decides the predictions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cinetune import params as params_module
+from cinetune.cinepile import prompts
+from cinetune.errors import InputError
+from cinetune.files import folder_digest, read_json, whole_folder, write_json
+from cinetune.frames.sampling import FrameSettings
+from cinetune.params import Params
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PROMPT, MADE_WITH, TRAINING = "prompt.json", "params.json", "training.json"
+PREDICTIONS, METRICS, MADE_FROM = "predictions.parquet", "metrics.json", "made_from.json"
+# What a model is and what it is shown; the rest of an adapter's settings is how it was trained.
+SEEN_SECTIONS = ("model", "prompt", "frames")
+FRAME_KEYS = {field.name for field in fields(FrameSettings)}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter; `name` is what its user called it."""
+
+    folder: Path
+    name: str
+
+    @classmethod
+    def open(cls, folder: str | Path, name: str = "", remedy: str = "train one, or name another folder") -> Adapter:
+        """The adapter in a folder: itself, or below it as in a registered model.
+
+        Raises InputError where there is none, or where it was trained on another prompt template than this code has.
+        """
+        folder = Path(folder)
+        found = [folder / CONFIG] if (folder / CONFIG).is_file() else sorted(folder.rglob(CONFIG))
+        if not found or not (found[0].parent / WEIGHTS).is_file():
+            lacking = WEIGHTS if found else CONFIG
+            raise InputError(
+                f"there is no adapter in {name or str(folder)!r} (no {lacking} in {str(folder)!r}): {remedy}."
+            )
+        adapter = cls(found[0].parent, name or str(folder))
+        saved = adapter.folder / PROMPT
+        if saved.is_file() and read_json(saved) != prompts.template():
+            raise InputError(
+                f"adapter {adapter.name!r} was trained on another prompt template than this code has: train it "
+                "again, or check out the commit that it was trained at."
+            )
+        return adapter
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over the names and contents of its files."""
+        return folder_digest(self.folder)
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Sections of params that made it; empty for an adapter made elsewhere."""
+        saved = self.folder / MADE_WITH
+        found: dict[str, dict[str, Any]] = read_json(saved) if saved.is_file() else {}
+        return found
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Steps and validation accuracy of its training."""
+        found: dict[str, Any] = read_json(self.folder / TRAINING)
+        return found
+
+    def params(self, params: Params) -> Params:
+        """The params with the settings that it was trained with in their place."""
+        if not self.settings:
+            return params
+        content = params.to_dict()
+        for name, values in self.settings.items():
+            content[name] = {**content.get(name, {}), **values}
+        return params_module.from_dict(content, str(self.folder / MADE_WITH))
+
+    def differences(self, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
+        """Where settings differ from those of its training in what it is shown: key -> (its own, theirs)."""
+        return {
+            f"{section}.{name}": (value, settings[section][name])
+            for section in SEEN_SECTIONS
+            for name, value in self.settings.get(section, {}).items()
+            if (section != "frames" or name in FRAME_KEYS) and settings[section].get(name, value) != value
+        }
+
+    def check_settings(self, params: Params) -> None:
+        """Raises InputError for params that would show it something else than its training did."""
+        for name, (own, other) in self.differences(params.to_dict()).items():
+            raise InputError(
+                f"adapter {self.name!r} was trained with {name}={own!r}, now it is {other!r}: restore it, or evaluate "
+                "the adapter so on purpose with -P allow=settings, which register refuses."
+            )
+
+
+@contextmanager
+def writing_adapter(target: Path, settings: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder to save weights to; it becomes `target`, with its settings and prompt, when the block ends well."""
+    with whole_folder(target) as folder:
+        yield folder
+        write_json(folder / MADE_WITH, settings)
+        write_json(folder / PROMPT, prompts.template())
+        write_json(folder / TRAINING, summary)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Saved results of one model: one row a question, what metrics.json holds, and what they were made from."""
+
+    name: str
+    predictions: pd.DataFrame
+    summary: Mapping[str, Any]
+    made_from: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path, name: str = "", remedy: str = "evaluate it first") -> Evaluation:
+        """The one evaluation in a folder or below it. Raises InputError where there is none, several or half of one."""
+        import pandas as pd
+
+        folder = Path(folder)
+        name = name or str(folder)
+        found = [folder] if (folder / METRICS).is_file() else sorted(path.parent for path in folder.rglob(METRICS))
+        if len(found) != 1:
+            problem = f"{len(found)} evaluations" if found else "no evaluation"
+            raise InputError(f"{name!r} holds {problem}: {remedy}.")
+        if not (found[0] / PREDICTIONS).is_file():
+            raise InputError(f"{str(found[0])!r} has {METRICS} and no {PREDICTIONS}: evaluate {name!r} again.")
+        made_from = found[0] / MADE_FROM
+        return cls(
+            name,
+            pd.read_parquet(found[0] / PREDICTIONS),
+            read_json(found[0] / METRICS),
+            read_json(made_from) if made_from.is_file() else {},
+        )
+
+    def write(self, target: Path) -> None:
+        """As a folder, whole or not at all."""
+        with whole_folder(target) as folder:
+            self.predictions.to_parquet(folder / PREDICTIONS, index=False)
+            write_json(folder / METRICS, self.summary)
+            write_json(folder / MADE_FROM, self.made_from)
+
+    def check_of(self, adapter: Adapter) -> None:
+        """Raises InputError unless this is an evaluation of all of that adapter, shown what it was trained on."""
+        remedy = f"evaluate it (`mlflow run . -e evaluate -P model={adapter.name}`) and name the result"
+        if self.made_from.get("adapter_digest") != adapter.digest:
+            raise InputError(f"the evaluation in {self.name!r} is of another adapter than {adapter.name!r}: {remedy}.")
+        if self.summary["ablation"]:
+            ablation = self.summary["ablation"]
+            raise InputError(f"the evaluation in {self.name!r} has the ablation {ablation!r}: name one without.")
+        for name, (own, other) in adapter.differences(self.made_from["params"]).items():
+            raise InputError(
+                f"the evaluation in {self.name!r} was made with {name}={other!r}, but {adapter.name!r} was trained and "
+                f"will be served with {own!r}: {remedy}."
+            )

@@ -1,0 +1,1 @@
+"""The task: question rows and the prompt. No torch, MLflow or PyAV."""

@@ -1,0 +1,1 @@
+"""Questions and clips in: question files, downloads, subtitles."""

@@ -1,0 +1,69 @@
+"""What a model loses under each ablation, with intervals, and how far it keeps to an option that is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from cinetune.evaluation.ablations import PLAIN, ROTATIONS
+from cinetune.evaluation.metrics import SCORERS
+from cinetune.evaluation.paired import agreement_of_rotations, compare
+from cinetune.params import Params
+
+SCORER = "logit"
+
+
+def measure(
+    tables: Mapping[str, pd.DataFrame],
+    summaries: Mapping[str, Mapping[str, Any]],
+    bootstrap_samples: int,
+    seed: int,
+    resample: str,
+) -> dict[str, Any]:
+    """ablations.json: predictions and metrics.json by ablation, the plain ones among them, as drops.
+
+    A drop is the plain accuracy minus that under the ablation, on the same questions, with its paired interval.
+    """
+    plain = summaries[PLAIN]
+    drops = {
+        name: {
+            "accuracy": summaries[name]["scorers"][SCORER]["overall"],
+            "drop": compare(tables[PLAIN], table, SCORER, bootstrap_samples, seed, resample),
+        }
+        for name, table in tables.items()
+        if name != PLAIN
+    }
+    rotated = {name: tables[name] for name in (PLAIN, *ROTATIONS) if name in tables}
+    return {
+        **{key: plain[key] for key in ("model", "dataset", "split")},
+        "scorer": SCORER,
+        "resampled": resample,
+        "plain": plain["scorers"][SCORER]["overall"],
+        "ablations": drops,
+        "rotations": {scorer: agreement_of_rotations(rotated, scorer) for scorer in SCORERS}
+        if len(rotated) > 1
+        else None,
+    }
+
+
+def measure_for(params: Params, tables: Mapping[str, pd.DataFrame], summaries: Mapping[str, Any]) -> dict[str, Any]:
+    """`measure` with the statistics that the params name."""
+    chosen = params.evaluate
+    return measure(tables, summaries, chosen.bootstrap_samples, chosen.seed, chosen.resample)
+
+
+def mlflow_metrics(measured: Mapping[str, Any]) -> dict[str, float | None]:
+    """As MLflow metrics: `drop/<ablation>`, its interval and categories, `rotations/consistent`, ..."""
+    found: dict[str, float | None] = {}
+    for name, content in measured["ablations"].items():
+        overall = content["drop"]["overall"]
+        low, high = overall["ci95"] or (None, None)
+        found |= {f"drop/{name}": overall["difference"], f"drop/{name}/ci_low": low, f"drop/{name}/ci_high": high}
+        found |= {f"drop/{name}/{short}": part["difference"] for short, part in content["drop"]["categories"].items()}
+    if measured["rotations"]:
+        agreement = measured["rotations"][SCORER]
+        found |= {f"rotations/{name}": agreement[name] for name in ("consistent", "pairs_agreeing")}
+        found |= {f"rotations/place/{letter}": share for letter, share in agreement["places"].items()}
+    return found

@@ -1,0 +1,105 @@
+"""Two or more predictions of the same questions, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cinetune.cinepile.questions import LETTERS
+from cinetune.errors import InputError
+from cinetune.evaluation.metrics import CATEGORY_TITLES, cluster_names, is_correct, scored
+from cinetune.evaluation.statistics import mcnemar, paired_difference
+
+# Columns that two predictions of one question have in common.
+SHARED = ("clip_id", "film", "category", "question", "url")
+
+
+def compare(
+    predictions_a: pd.DataFrame,
+    predictions_b: pd.DataFrame,
+    scorer: str,
+    bootstrap_samples: int,
+    seed: int,
+    resample: str = "clips",
+) -> dict[str, Any]:
+    """Two models on the questions that both answered: {"overall", "categories", "questions_unpaired"}.
+
+    Each part is `paired_difference` (a minus b) and `mcnemar` together. Raises InputError where the two do not
+    agree on a question's clip, category or right option: they were made from different data.
+    """
+    rows_a, rows_b = scored(predictions_a), scored(predictions_b)
+    pairs = paired(rows_a, rows_b, scorer)
+    clusters = cluster_names(pairs, resample)
+    right_a, right_b = pairs["is_right_a"].to_numpy(), pairs["is_right_b"].to_numpy()
+
+    def part(mask: np.ndarray) -> dict[str, Any]:
+        a, b = right_a[mask], right_b[mask]
+        return paired_difference(a, b, clusters[mask], bootstrap_samples, seed) | mcnemar(a, b)
+
+    category = pairs["category"].to_numpy()
+    return {
+        "overall": part(np.ones(len(pairs), dtype=bool)),
+        "categories": {short: part(category == short) for short in CATEGORY_TITLES},
+        "questions_unpaired": len(rows_a) + len(rows_b) - 2 * len(pairs),
+    }
+
+
+def paired(rows_a: pd.DataFrame, rows_b: pd.DataFrame, scorer: str) -> pd.DataFrame:
+    """Rows of `scored` side by side, by question_id: what they share, then letter, is_right and the rest by side.
+
+    Raises InputError where the two do not agree on a question's clip, category or right option.
+    """
+    sides = {"a": _side(rows_a, scorer), "b": _side(rows_b, scorer)}
+    pairs = sides["a"].merge(sides["b"], on="question_id", suffixes=("_a", "_b"))
+    for name in ("clip_id", "category", "right_option"):
+        differing = pairs.loc[pairs[f"{name}_a"] != pairs[f"{name}_b"], "question_id"]
+        if len(differing):
+            raise InputError(
+                f"question {differing.iloc[0]!r} has another {name.replace('_', ' ')} in each of the two predictions: "
+                "evaluate both models on the same data."
+            )
+    shared = [name for name in (*SHARED, "right_option") if f"{name}_a" in pairs.columns]
+    pairs = pairs.drop(columns=[f"{name}_b" for name in shared])
+    return pairs.rename(columns={f"{name}_a": name for name in shared})
+
+
+def _side(rows: pd.DataFrame, scorer: str) -> pd.DataFrame:
+    rotation = rows["rotation"] if "rotation" in rows.columns else 0
+    gold = rows["gold"].map(LETTERS.index).astype(int)
+    return rows.reindex(columns=["question_id", *SHARED, "gold", "raw"]).assign(
+        letter=rows[scorer],
+        is_right=is_correct(rows, scorer),
+        # The place of the right option in the data, wherever it stood when it was asked.
+        right_option=(gold + rotation) % len(LETTERS),
+    )
+
+
+def agreement_of_rotations(tables: Mapping[str, pd.DataFrame], scorer: str) -> dict[str, Any]:
+    """How much a choice depends on where its option stands: {"n", "consistent", "pairs_agreeing", "places"}.
+
+    `tables`: predictions under several rotations. consistent: share of questions for which every rotation chose
+    the same option; pairs_agreeing: the mean over pairs of rotations; places: the share of choices that fell on
+    each letter, over all rotations. Only questions that every rotation answered count; an unparsed reply agrees
+    with nothing.
+    """
+    columns = {}
+    for name, predictions in tables.items():
+        rows = scored(predictions).set_index("question_id")
+        place = rows[scorer].map(lambda letter: LETTERS.index(letter) if isinstance(letter, str) else np.nan)
+        columns[name] = (place + rows["rotation"]) % len(LETTERS)
+    chosen = pd.concat(columns, axis=1, join="inner").to_numpy(dtype=float)
+    number = chosen.shape[1]
+    agreeing = [chosen[:, one] == chosen[:, other] for one in range(number) for other in range(one + 1, number)]
+    letters = pd.concat([scored(predictions)[scorer] for predictions in tables.values()])
+    counts = {letter: int((letters == letter).sum()) for letter in LETTERS}
+    total = sum(counts.values())
+    n = len(chosen)
+    return {
+        "n": n,
+        "consistent": float((chosen == chosen[:, :1]).all(axis=1).mean()) if n else None,
+        "pairs_agreeing": float(np.mean(agreeing)) if n and agreeing else None,
+        "places": {letter: count / total if total else None for letter, count in counts.items()},
+    }

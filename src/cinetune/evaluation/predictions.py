@@ -1,0 +1,191 @@
+"""Predictions as a table, one row a question: from replies, from a file made elsewhere, from a baseline.
+
+Parsers are applied here and nowhere else, so that saved words can be rescored without a model. Letters and gold
+stand as the question was asked: `rotation` says by how many places its options were moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from cinetune.answers.lenient import is_abstention, parse_lenient
+from cinetune.answers.strict import most_probable, parse_strict
+from cinetune.cinepile.questions import LETTERS, ClipQuestions, Question
+from cinetune.errors import InputError
+from cinetune.evaluation.ablations import rotate
+
+OK, MISSING_CLIP = "ok", "missing_clip"
+PROBABILITIES = tuple(f"p_{letter}" for letter in LETTERS)
+COLUMNS = (
+    "question_id", "clip_id", "film", "year", "genres", "url", "category", "hard_split", "visual_reliance", "question",
+    "rotation", "gold", "raw", "strict", "lenient", "abstained", "logit", *PROBABILITIES, "status", "reason",
+)  # fmt: skip
+UNKNOWN = (float("nan"),) * len(LETTERS)
+BASELINES = ("random", "longest-option")
+# How far shares of probability that went through a file may be from 1 together.
+SUM_TOLERANCE = 0.01
+
+
+def answered_row(
+    clip: ClipQuestions, question: Question, raw: str, probabilities: Sequence[float], rotation: int = 0
+) -> dict[str, Any]:
+    """A reply read by every scorer; probabilities are of the letters as asked."""
+    choices = rotate(question.choices, rotation)
+    gold = (question.answer - rotation) % len(choices)
+    return {
+        **_about(clip, question),
+        "rotation": rotation,
+        "gold": LETTERS[gold],
+        "raw": raw,
+        "strict": parse_strict(raw, choices, gold),
+        "lenient": parse_lenient(raw, choices),
+        "abstained": is_abstention(raw, choices),
+        "logit": most_probable(probabilities),
+        **dict(zip(PROBABILITIES, probabilities, strict=True)),
+        "status": OK,
+        "reason": "",
+    }
+
+
+def missing_row(clip: ClipQuestions, question: Question, reason: str, rotation: int = 0) -> dict[str, Any]:
+    """A question that could not be asked, as its clip is missing."""
+    return {
+        **_about(clip, question),
+        "rotation": rotation,
+        "gold": LETTERS[(question.answer - rotation) % len(question.choices)],
+        "raw": "",
+        **dict.fromkeys(("strict", "lenient", "logit")),
+        "abstained": False,
+        **dict.fromkeys(PROBABILITIES, float("nan")),
+        "status": MISSING_CLIP,
+        "reason": reason,
+    }
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
+    # Texts stay objects: a letter that is missing is None here, never a NaN among texts.
+    kinds = dict.fromkeys(PROBABILITIES, float) | {"rotation": int, "abstained": bool, "year": "Int64"}
+    return table.astype(kinds)
+
+
+def baseline(name: str, clips: Sequence[ClipQuestions], seed: int) -> pd.DataFrame:
+    """What a guesser says: `random` any letter, each question by a throw of its own; `longest-option` the longest."""
+
+    def letter(question: Question) -> int:
+        if name == "random":
+            return int(np.random.default_rng([seed, crc32(question.question_id.encode())]).integers(len(LETTERS)))
+        return max(range(len(LETTERS)), key=lambda place: len(question.choices[place]))
+
+    rows = []
+    for clip in clips:
+        for question in clip.questions:
+            chosen = letter(question)
+            shares = [float(place == chosen) for place in range(len(LETTERS))]
+            rows.append(answered_row(clip, question, LETTERS[chosen], shares))
+    return as_table(rows)
+
+
+def read(path: Path, clips: Sequence[ClipQuestions]) -> pd.DataFrame:
+    """A file of predictions, made here or elsewhere, scored by these parsers; rows in the questions' order.
+
+    Parquet, CSV or JSON lines with `question_id` and `raw`; `status`, `reason`, `rotation` and `p_A` to `p_E` are
+    read where they stand. Raises InputError where a question is foreign, twice or left out, or a value is of the
+    wrong kind.
+    """
+    given = _checked(_read_table(path), path).set_index("question_id", drop=False)
+    asked = [(clip, question) for clip in clips for question in clip.questions]
+    known = {question.question_id for _, question in asked}
+    foreign = [name for name in given.index if name not in known]
+    if foreign:
+        raise InputError(
+            f"predictions file {str(path)!r} holds {len(foreign)} questions that are not in this split, first "
+            f"{foreign[0]!r}: name one that was made on the same questions."
+        )
+    absent = [question.question_id for _, question in asked if question.question_id not in given.index]
+    if absent:
+        raise InputError(
+            f"predictions file {str(path)!r} lacks {len(absent)} of {len(asked)} questions, first {absent[0]!r}: add "
+            f"them with an empty raw, or with the status {MISSING_CLIP!r} where the clip could not be had."
+        )
+    by_id = given.to_dict("index")
+    return as_table([_scored_row(clip, question, by_id[question.question_id]) for clip, question in asked])
+
+
+def _about(clip: ClipQuestions, question: Question) -> dict[str, Any]:
+    return {
+        "question_id": question.question_id,
+        "clip_id": clip.clip_id,
+        "film": clip.film,
+        "year": clip.year,
+        "genres": "|".join(clip.genres),
+        "url": clip.url,
+        "category": question.category,
+        "hard_split": question.hard_split,
+        "visual_reliance": question.visual_reliance,
+        "question": question.text,
+    }
+
+
+def _scored_row(clip: ClipQuestions, question: Question, given: Mapping[str, Any]) -> dict[str, Any]:
+    rotation = int(given["rotation"])
+    if given["status"] != OK:
+        return missing_row(clip, question, given["reason"], rotation)
+    shares = tuple(float(given[name]) for name in PROBABILITIES)
+    return answered_row(clip, question, given["raw"], shares, rotation)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    readers = {
+        ".parquet": pd.read_parquet,
+        ".csv": lambda file: pd.read_csv(file, keep_default_na=False, dtype={"question_id": str, "raw": str}),
+        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype={"question_id": str}),
+    }
+    if not path.is_file():
+        raise InputError(f"predictions file {str(path)!r} does not exist: name a .parquet, .csv or .jsonl file.")
+    try:
+        return readers[path.suffix](path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200].removesuffix(".")
+        raise InputError(f"{str(path)!r} is not a predictions file: {reason}.") from None
+
+
+def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The columns that count, with defaults for those that may be left out."""
+
+    def refuse(problem: str) -> InputError:
+        return InputError(f"predictions file {str(path)!r} {problem}.")
+
+    for name in ("question_id", "raw"):
+        if name not in table.columns:
+            raise refuse(f"lacks the column {name!r}: one row a question, with question_id and raw, is needed")
+    twice = table.loc[table["question_id"].duplicated(), "question_id"]
+    if len(twice):
+        raise refuse(f"answers question {twice.iloc[0]!r} twice: remove one of the rows")
+    table = table.reindex(columns=["question_id", "raw", "status", "reason", "rotation", *PROBABILITIES])
+    table = table.astype({"raw": object, "status": object, "reason": object})
+    table["status"] = table["status"].where(table["status"].notna() & (table["status"] != ""), OK)
+    table["raw"] = table["raw"].where(table["raw"].notna(), "")
+    table["reason"] = table["reason"].where(table["reason"].notna(), "").astype(str)
+    for name in ("status", "raw"):
+        wrong = [value for value in table[name] if not isinstance(value, str)]
+        if wrong:
+            raise refuse(f"holds a {name} that is no text, {wrong[0]!r}: write it in quotes")
+    shares = table[list(PROBABILITIES)].apply(pd.to_numeric, errors="coerce")
+    table[list(PROBABILITIES)] = shares
+    whole = shares.notna().all(axis=1)
+    unfit = ((shares < 0) | (shares > 1)).any(axis=1) | (whole & ((shares.sum(axis=1) - 1).abs() > SUM_TOLERANCE))
+    if unfit.any():
+        question = table.loc[unfit, "question_id"].iloc[0]
+        raise refuse(f"has probabilities of question {question!r} that are not shares of 1: give p_A to p_E as such")
+    rotation = pd.to_numeric(table["rotation"], errors="coerce").fillna(0)
+    if not rotation.isin(range(len(LETTERS))).all():
+        raise refuse(f"has a rotation that is not a whole number from 0 to {len(LETTERS) - 1}")
+    return table.assign(rotation=rotation.astype(int))

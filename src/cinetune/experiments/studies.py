@@ -1,0 +1,78 @@
+"""What a figure owes to chance and to data: its spread over training seeds, its growth with training films."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cinetune.errors import InputError
+
+SCORER = "logit"
+
+
+def read_numbers(name: str, text: str) -> list[int]:
+    """Whole numbers above 0 between spaces or commas, each once."""
+    words = text.replace(",", " ").split()
+    wrong = [word for word in words if not word.isdecimal() or int(word) == 0]
+    if wrong:
+        raise InputError(f"{name} holds {wrong[0]!r}: write whole numbers above 0, as in '1 2 3'.")
+    return list(dict.fromkeys(int(word) for word in words))
+
+
+def films_of(root: Path) -> list[str]:
+    """The training films, by name and year."""
+    rows = pd.read_parquet(root / "questions" / "train.parquet", columns=["movie_name", "year"])
+    return sorted(set(_film(rows)))
+
+
+def with_films(root: Path, films: Sequence[str], target: Path) -> None:
+    """A data folder like `root` whose training questions are of these films alone; clips are linked."""
+    (target / "questions").mkdir(parents=True)
+    rows = pd.read_parquet(root / "questions" / "train.parquet")
+    rows[_film(rows).isin(films)].to_parquet(target / "questions" / "train.parquet", index=False)
+    for name in ("questions/test.parquet", "clips", "clips.parquet"):
+        if (root / name).exists():
+            (target / name).symlink_to((root / name).resolve())
+
+
+def choose_films(films: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` films; fewer of them are always among more. Raises InputError where there are not so many."""
+    if not 2 <= count <= len(films):
+        raise InputError(
+            f"study.films asks for {count} of {len(films)} training films: choose from 2 (one trains, one validates) "
+            f"to {len(films)}."
+        )
+    return list(np.random.default_rng(seed).permutation(films)[:count])
+
+
+def _film(rows: pd.DataFrame) -> pd.Series:
+    return rows["movie_name"].astype(str) + " (" + rows["year"].astype(str) + ")"
+
+
+def measure(trained: Sequence[Mapping[str, Any]], all_films: int) -> dict[str, Any]:
+    """study.json. `trained`: "seed", "films" and metrics.json ("metrics") of each training."""
+    rows = [
+        {"seed": one["seed"], "films": one["films"], "score": one["metrics"]["scorers"][SCORER]["overall"]}
+        for one in trained
+    ]
+    of_seeds = [row["score"]["accuracy"] for row in rows if row["films"] == all_films]
+    spread = {
+        "n": len(of_seeds),
+        "mean": float(np.mean(of_seeds)),
+        "standard_deviation": float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else None,
+        "least": min(of_seeds),
+        "most": max(of_seeds),
+    }
+    first = trained[0]["seed"]
+    curve = sorted((row for row in rows if row["seed"] == first), key=lambda row: row["films"])
+    return {"scorer": SCORER, "seeds": spread, "curve": curve, "trainings": rows}
+
+
+def mlflow_metrics(measured: Mapping[str, Any]) -> dict[str, float | None]:
+    """For the run: the spread over seeds, and the accuracy by number of films."""
+    found = {f"seeds/{name}": value for name, value in measured["seeds"].items()}
+    return found | {f"curve/{row['films']}_films": row["score"]["accuracy"] for row in measured["curve"]}

@@ -1,0 +1,1 @@
+"""The frames of a clip: which ones, decoded in a sandbox, stored."""

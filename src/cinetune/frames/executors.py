@@ -1,0 +1,117 @@
+"""Where clips are decoded: in children of this process, or on a Ray cluster. The frames are the same bytes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cinetune.cinepile.clip_ids import check
+from cinetune.errors import InputError
+from cinetune.frames import writer
+from cinetune.frames.decoder import read_many
+from cinetune.frames.limits import Limits, VideoError
+from cinetune.frames.sampling import FrameSettings
+from cinetune.frames.store import plan
+from cinetune.frames.writer import PartWriter
+from cinetune.params import FramesParams
+
+
+@dataclass(frozen=True)
+class Work:
+    """What to decode with what, and the store to put it in, which is open to several writers."""
+
+    root: Path
+    clips: Path
+    settings: FrameSettings
+    limits: Limits
+    workers: int
+
+
+def read_shard(shard: str) -> tuple[int, int]:
+    """`3/64` as (3, 64), nothing as (1, 1)."""
+    if not shard:
+        return 1, 1
+    part, _, parts = shard.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise InputError(f"frames.shard must be like 3/64, from 1/64 to 64/64, got {shard!r}.")
+    return int(part), int(parts)
+
+
+def decode_missing(
+    params: FramesParams, clips: Path, clip_ids: Sequence[str], root: Path, progress: Callable[[int], tqdm[Any]]
+) -> dict[str, int]:
+    """Decode the clips of this shard that have no frames in `root`; the last, or only, part joins all of them.
+
+    clips: the folder of <clip_id>.mp4; progress: a bar for a number of clips. Counts: "clips" of the shard,
+    "clips_new" and "clips_failed" of them.
+    """
+    part, parts = read_shard(params.shard)
+    settings = FrameSettings.of(params)
+    if parts == 1:
+        writer.prepare(root, settings)
+    shards = plan(clip_ids, params.shard_clips)[part - 1 :: parts]
+    done = writer.done(root, settings)
+    missing = [[clip_id for clip_id in shard if clip_id not in done] for shard in shards]
+    work = Work(root, clips, settings, Limits.of(params), params.workers)
+    counts = {"clips": sum(map(len, shards)), "clips_new": sum(map(len, missing)), "clips_failed": 0}
+    execute = on_ray if params.engine == "ray" else here
+    with progress(counts["clips_new"]) as bar:
+        for is_ok in execute(work, [shard for shard in missing if shard]):
+            counts["clips_failed"] += not is_ok
+            bar.set_postfix(failed=counts["clips_failed"], refresh=False)
+            bar.update()
+    if parts == 1:
+        writer.join(root, settings, params.shard_clips, clip_ids)
+    return counts
+
+
+def here(work: Work, shards: Sequence[list[str]]) -> Iterator[bool]:
+    """Decode the clips of the shards; for each, whether it gave frames. A shard is written after its last clip."""
+    part = PartWriter(work.root, work.settings, max(map(len, shards), default=1))
+    last_of_shard = {shard[-1] for shard in shards}
+    for clip_id, result in read_many(_paths(work, chain(*shards)), work.settings, work.limits, work.workers):
+        part.add(clip_id, result)
+        if clip_id in last_of_shard:
+            part.flush()
+        yield not isinstance(result, VideoError)
+
+
+def _paths(work: Work, clip_ids: Iterable[str]) -> Iterator[tuple[str, Path | VideoError]]:
+    for clip_id in clip_ids:
+        # Any other could lead outside the folder of clips.
+        reason = check(clip_id)
+        yield clip_id, VideoError("unreadable", f"{reason}.") if reason else work.clips / f"{clip_id}.mp4"
+
+
+def on_ray(work: Work, shards: Sequence[list[str]]) -> Iterator[bool]:
+    """The same with a task a shard, on the cluster of RAY_ADDRESS or on `workers` processors of this machine.
+
+    A task whose machine or process dies is done again elsewhere. All machines must see the same folders.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("frames.engine ray needs Ray: `pip install 'cinetune[ray]'`, or use local.")
+    import ray
+
+    there = {"address": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {"num_cpus": work.workers}
+    ray.init(**there, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        absolute = Work(work.root.absolute(), work.clips.absolute(), work.settings, work.limits, workers=1)
+        task = ray.remote(num_cpus=1, max_retries=-1)(_shard_task)
+        waiting = [task.remote(absolute, shard) for shard in shards]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            for results in ray.get(done):
+                yield from results
+    finally:
+        ray.shutdown()
+
+
+def _shard_task(work: Work, shard: list[str]) -> list[bool]:
+    return list(here(work, [shard]))

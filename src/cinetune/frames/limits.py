@@ -1,0 +1,86 @@
+"""What one clip may cost at most, and why a video is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cinetune.frames.sampling import ClipError
+
+# A decoding process starts without pydantic.
+if TYPE_CHECKING:
+    from cinetune.params import FramesParams
+
+# Above this rate a container is not a film but an attempt to be one.
+MAX_FRAMES_PER_SECOND = 120
+# Of which only a part is looked at.
+MAX_FILM_S = 6 * 3600.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one clip may cost at most."""
+
+    timeout_s: float
+    max_megapixels: float
+    max_duration_s: float
+    memory_mb: int
+    max_frames: int
+
+    @classmethod
+    def of(cls, params: FramesParams) -> Limits:
+        return cls(
+            timeout_s=params.timeout_s,
+            max_megapixels=params.max_megapixels,
+            max_duration_s=params.max_duration_s,
+            memory_mb=params.memory_mb,
+            max_frames=math.ceil(params.max_duration_s * MAX_FRAMES_PER_SECOND),
+        )
+
+
+class VideoError(ClipError):
+    """A video that cannot be used.
+
+    `status` is one of missing, unreadable, not_a_video, broken, too_large, too_long, timeout, out_of_memory.
+    """
+
+
+class Refusal(Exception):
+    """A status, and what is wrong as the end of a sentence that begins with the video's name."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def of_film(limits: Limits) -> Limits:
+    """The limits of a film of which only a part is looked at."""
+    return replace(limits, max_duration_s=MAX_FILM_S, max_frames=math.ceil(MAX_FILM_S * MAX_FRAMES_PER_SECOND))
+
+
+def check_part(part: tuple[float, float], duration_s: float, limits: Limits) -> tuple[float, float]:
+    """Start and end of a part in s, within the video. Raises Refusal where nothing lies between them or too much."""
+    start, end = part[0], min(part[1] or duration_s, duration_s)
+    if start >= end:
+        raise Refusal("too_long", f"lasts {duration_s:.1f} s: nothing lies between {start:g} s and {end:g} s")
+    check_duration(end - start, limits)
+    return start, end
+
+
+def check_size(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.max_megapixels * 1e6:
+        raise Refusal(
+            "too_large",
+            f"has frames of {width} x {height} pixels, above the limit of {limits.max_megapixels:g} "
+            "megapixels: scale it down or raise frames.max_megapixels",
+        )
+
+
+def check_duration(duration_s: float, limits: Limits) -> None:
+    if duration_s > limits.max_duration_s:
+        raise Refusal(
+            "too_long",
+            f"lasts {duration_s:.0f} s, above the limit of {limits.max_duration_s:g} s: "
+            "cut it or raise frames.max_duration_s",
+        )

@@ -1,0 +1,157 @@
+"""When each frame of a video is shown, read from its packets without decoding."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from cinetune.frames.limits import Limits, Refusal, check_duration
+
+
+class _Packet(NamedTuple):
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_keyframe: bool
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When each frame is shown, read from the packets without decoding.
+
+    Positions are in steps of `unit` seconds. Where frames carry no timestamps that can be trusted, they are
+    counted instead: the first frame decoded stands at the first position, and so on.
+    """
+
+    is_counted: bool
+    unit: Fraction
+    positions: list[int]
+    end: int
+    keyframes: list[int]
+    seek_points: list[int]
+
+    @property
+    def duration_s(self) -> float:
+        return float((self.end - self.positions[0]) * self.unit)
+
+    def uncertain_end_s(self, rate: Fraction) -> float:
+        """How far the end may be off: half a frame at a steady rate, else the longest frame."""
+        gaps = (later - earlier for earlier, later in itertools.pairwise(self.positions))
+        longest = float(max(gaps, default=0) * self.unit)
+        return longest if longest > 1.5 / rate else float(0.5 / rate)
+
+    def seconds(self, position: int) -> float:
+        """Since the first frame."""
+        return float((position - self.positions[0]) * self.unit)
+
+    def shown_at(self, time_s: float) -> int:
+        """Position of the last frame that begins no later than `time_s`, give or take a microsecond."""
+        steps = math.floor((Fraction(time_s) + Fraction(1, 1_000_000)) / self.unit)
+        index = bisect.bisect_right(self.positions, self.positions[0] + steps)
+        return self.positions[max(index - 1, 0)]
+
+    def keyframe_before(self, position: int) -> int:
+        """Index of the last keyframe that is shown no later; -1 where there is none."""
+        return bisect.bisect_right(self.keyframes, position) - 1
+
+    def nearest_keyframe(self, time_s: float) -> int:
+        """Position of the keyframe shown nearest to a time."""
+        wanted = self.shown_at(time_s)
+        return min(self.keyframes, key=lambda keyframe: abs(keyframe - wanted))
+
+
+def read_timeline(container: InputContainer, stream: VideoStream, limits: Limits) -> Timeline:
+    """Read every packet's timestamp; the container is at its end afterwards.
+
+    Refuses what is too long, cut off, or promises more than it holds.
+    """
+    unit = stream.time_base or Fraction(1, 1000)
+    is_avi, is_mp4 = container.format.name == "avi", "mp4" in container.format.name
+    promised_s = _promised_seconds(container, stream)
+    check_duration(promised_s, limits)
+    # MP4 lists the place of every frame, so that a missing end shows at once.
+    num_listed = len(stream.index_entries) if is_mp4 else 0
+    packets: list[_Packet] = []
+    num_read, ends = 0, dict.fromkeys(container.streams, 0)
+    for packet in container.demux():
+        is_ours = packet.stream is stream
+        num_read += is_ours and packet.dts is not None
+        if packet.size == 0 or packet.is_discard:
+            continue
+        duration = packet.duration or 0
+        start = packet.pts if packet.pts is not None else packet.dts
+        if start is not None and start + duration > ends[packet.stream]:
+            ends[packet.stream] = start + duration
+        if is_ours:
+            if is_mp4 and packet.is_corrupt:
+                raise Refusal("broken", "is cut off, its last frames are missing: fetch it again")
+            packets.append(_Packet(packet.pts, packet.dts, max(duration, 0), packet.is_keyframe))
+            if len(packets) > limits.max_frames:
+                raise Refusal("too_long", f"has more than {limits.max_frames} frames: cut it")
+    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    end_s = max(float(end * (other.time_base or 0)) for other, end in ends.items())
+    if not packets:
+        raise Refusal("broken", "holds no frames: fetch it again")
+    if num_read < num_listed:
+        raise Refusal("broken", f"holds {num_read} of its {num_listed} frames: fetch it again")
+    # AVI stores no timestamps; those that FFmpeg makes up are wrong where frames are reordered.
+    timeline = _arrange(packets, unit, rate, has_stamps=not is_avi)
+    check_duration(timeline.duration_s, limits)
+    # MP4 may hide a part of what it promises on purpose, and was judged by its index.
+    held_s = timeline.duration_s if is_avi else max(end_s, timeline.duration_s)
+    if not is_mp4 and promised_s - held_s > timeline.uncertain_end_s(rate):
+        reason = f"is cut off, it promises {promised_s:.1f} s and holds {held_s:.1f} s: fetch it again"
+        raise Refusal("broken", reason)
+    return timeline
+
+
+def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """The duration that the header states, 0 where it states none."""
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        # Its duration is corrected by the size of the file, and so never shows that the end is missing.
+        return float(stream.frames / stream.average_rate)
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
+
+
+def _arrange(packets: list[_Packet], unit: Fraction, rate: Fraction, has_stamps: bool) -> Timeline:
+    """A timeline by timestamps; by counting where they are missing or repeat."""
+    stamps = _distinct([packet.pts for packet in packets]) if has_stamps else None
+    is_counted = stamps is None
+    if stamps is None:
+        # Order of decoding is not order of showing, but the same moments are taken up in both.
+        stamps = _distinct([packet.dts for packet in packets])
+    if stamps is None:
+        stamps, unit = list(range(len(packets))), 1 / rate
+        packets = [packet._replace(duration=1) for packet in packets]
+    shown_for = max(1, round(1 / rate / unit))
+    last, last_packet = max(zip(stamps, packets, strict=True))
+    seek_points = {
+        packet.pts: packet.pts if packet.dts is None else min(packet.pts, packet.dts)
+        for packet in packets
+        if packet.is_keyframe and packet.pts is not None and not is_counted
+    }
+    keyframes = sorted(seek_points)
+    return Timeline(
+        is_counted=is_counted,
+        unit=unit,
+        positions=sorted(stamps),
+        end=last + (last_packet.duration or shown_for),
+        keyframes=keyframes,
+        seek_points=[seek_points[pts] for pts in keyframes],
+    )
+
+
+def _distinct(stamps: list[int | None]) -> list[int] | None:
+    """The timestamps; None where one is missing or repeats."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    return known if len(set(known)) == len(stamps) else None

@@ -1,0 +1,1 @@
+"""Replies of a model, from one pack to a whole split."""

@@ -1,0 +1,233 @@
+"""A clip and its questions to option probabilities and words: the one way, for evaluation and for serving.
+
+A clip is read once and kept as a cache. Its questions are read behind it in packs: the logits behind each
+question's last token give the probabilities of the options, and from there all questions of a pack are continued
+together, one token each a step. Then the cache is cut back to the clip, for the next pack. The result is that of
+asking each question alone (tests/test_scoring.py holds it against `generate`). Where no words are wanted nothing need
+be kept: `choose` reads clip and questions at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from cinetune.cinepile.questions import LETTERS
+from cinetune.model.base import answer_logits
+from cinetune.model.encoder import Encoder
+from cinetune.model.packing import PREFIX, Pack, additive_mask, collate, no_mask, pack
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class QuestionPrompt:
+    """A question; choices are None where an answer in words is wanted."""
+
+    question: str
+    choices: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The model's words, and the option letters' shares of probability (None for an open question)."""
+
+    raw: str
+    probabilities: tuple[float, ...] | None
+
+    @property
+    def letter(self) -> str | None:
+        """The most probable option, whatever the words say; the first of equals."""
+        return None if self.probabilities is None else LETTERS[int(np.argmax(self.probabilities))]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A clip as the model has read it: its token ids and the cache of their keys and values."""
+
+    ids: list[int]
+    cache: DynamicCache
+
+    def copy(self) -> Reading:
+        """One to answer with while this one is kept: a cache grows with what is asked, and is left so by an error."""
+        return Reading(self.ids, DynamicCache([(layer.keys, layer.values) for layer in self.cache.layers]))
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
+
+@torch.inference_mode()
+def read(model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray) -> Reading:
+    """Read what all questions about a clip share; frames: uint8 [num_frames, size, size, 3]."""
+    ids = encoder.prefix(subtitles)[0]
+    # Where weights are quantised the embeddings still have the type and place that the model computes in.
+    weight = model.get_input_embeddings().weight
+    batch = collate([pack(ids, [], None, frames)], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)
+    inputs = {name: value for name, value in batch.items() if name not in ("slots", "targets")}
+    cache = DynamicCache()
+    model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return Reading(ids, cache)
+
+
+def _always(number: int) -> bool:
+    return True
+
+
+@torch.inference_mode()
+def answer(
+    model: torch.nn.Module,
+    encoder: Encoder,
+    reading: Reading,
+    asked: Sequence[QuestionPrompt],
+    max_new_tokens: int | Sequence[int],
+    is_wanted: Callable[[int], bool] = _always,
+) -> list[Reply]:
+    """Answers to one pack of questions behind a clip that was read, which can be used again, but not after an error.
+
+    max_new_tokens: for all, or of each question; is_wanted: asked before every further token of a question, whose
+    words end where it says no.
+    """
+    if not asked:
+        return []
+    weight = model.get_input_embeddings().weight
+    start = len(reading.ids)
+    suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
+    questions = pack(reading.ids, suffixes, None, None)
+    segments = torch.from_numpy(questions.segments).to(weight.device)
+    positions = torch.from_numpy(questions.position_ids).to(weight.device)
+    slots = torch.from_numpy(questions.slots).to(weight.device)
+    logits = (
+        model(
+            input_ids=torch.from_numpy(questions.input_ids[start:])[None].to(weight.device),
+            position_ids=positions[None, start:],
+            attention_mask=no_mask(weight.device),
+            questions=questions.layout(weight.device),
+            past_key_values=reading.cache,
+            use_cache=True,
+            logits_to_keep=slots - start,
+        )
+        .logits[0]
+        .float()
+    )
+    limits = [max_new_tokens] * len(asked) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    words = _continue(model, encoder, reading.cache, segments, positions[slots], logits, limits, is_wanted)
+    # A negative number is how many are taken off the end; what is left is the clip.
+    reading.cache.crop(start - reading.cache.get_seq_length())
+    return _replies(encoder, asked, logits, words)
+
+
+def _replies(
+    encoder: Encoder, asked: Sequence[QuestionPrompt], logits: torch.Tensor, words: Sequence[Sequence[int]]
+) -> list[Reply]:
+    """logits [Q, vocabulary]: behind each question's last token; words: ids of each answer."""
+    probabilities = torch.softmax(logits[:, encoder.letters()], dim=-1).tolist()
+    return [
+        Reply(encoder.decode(ids), None if item.choices is None else tuple(shares))
+        for item, ids, shares in zip(asked, words, probabilities, strict=True)
+    ]
+
+
+def reply(
+    model: torch.nn.Module,
+    encoder: Encoder,
+    subtitles: str,
+    frames: np.ndarray,
+    asked: Sequence[QuestionPrompt],
+    max_new_tokens: int,
+) -> list[Reply]:
+    """Answers to questions about one clip, in their order; greedy, until the end token or `max_new_tokens`.
+
+    model: in evaluation mode, with sdpa attention; frames: uint8 [num_frames, size, size, 3].
+    """
+    if not asked:
+        return []
+    return answer(model, encoder, read(model, encoder, subtitles, frames), asked, max_new_tokens)
+
+
+@torch.inference_mode()
+def choose(
+    model: torch.nn.Module, encoder: Encoder, clips: Iterable[tuple[str, np.ndarray, Sequence[QuestionPrompt]]]
+) -> Iterator[list[Reply]]:
+    """Replies without words to questions with options, clip after clip: subtitles, frames as for `reply`, questions.
+
+    While a GPU is at one clip the next is taken from `clips` and encoded in a thread, and the GPU has got it before the
+    replies to the one before are waited for.
+    """
+    weight = model.get_input_embeddings().weight
+    # A tokenizer may not be used by two threads at once: from here on it is the other's.
+    letters, padding = torch.tensor(encoder.letters(), device=weight.device), encoder.tokenizer.pad_token_id or 0
+
+    def packs() -> Iterator[Pack]:
+        for subtitles, frames, asked in clips:
+            suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
+            yield pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
+
+    waiting: list[torch.Tensor] = []
+    for item in _ahead(packs()):
+        logits = answer_logits(model, collate([item], padding, weight.dtype, weight.device))
+        waiting.append(torch.softmax(logits[:, letters].float(), dim=-1))
+        if len(waiting) > 1:
+            yield _choices(waiting.pop(0))
+    yield from map(_choices, waiting)
+
+
+def _choices(probabilities: torch.Tensor) -> list[Reply]:
+    return [Reply("", tuple(shares)) for shares in probabilities.tolist()]
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same, each made in a thread while the one before is used."""
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = worker.submit(next, items, None)
+            yield item
+
+
+def _continue(
+    model: torch.nn.Module,
+    encoder: Encoder,
+    cache: DynamicCache,
+    segments: torch.Tensor,
+    positions: torch.Tensor,
+    logits: torch.Tensor,
+    limits: Sequence[int],
+    is_wanted: Callable[[int], bool],
+) -> list[list[int]]:
+    """Token ids of each question's answer, without the end token.
+
+    segments [T]: owner of each cached token; positions [Q]: of each question's last token; logits
+    [Q, vocabulary]; limits [Q]: of tokens.
+    """
+    end = encoder.tokenizer.eos_token_id
+    dtype = model.get_input_embeddings().weight.dtype
+    answers: list[list[int]] = [[] for _ in limits]
+    running = list(range(len(limits)))
+    for step in range(max(limits)):
+        chosen = logits.argmax(-1).tolist()
+        said = [pair for pair in zip(running, chosen, strict=True) if pair[1] != end and step < limits[pair[0]]]
+        for owner, token in said:
+            answers[owner].append(token)
+        going_on = [(owner, token) for owner, token in said if step + 1 < limits[owner] and is_wanted(owner)]
+        if not going_on:
+            break
+        running = [owner for owner, _ in going_on]
+        owners = torch.tensor(running, device=segments.device)
+        segments = torch.cat([segments, owners + 1])
+        # A question's own tokens all lie before its new one, so ownership alone decides what it sees.
+        allowed = (segments == PREFIX) | (segments == owners[:, None] + 1)
+        logits = model(
+            input_ids=torch.tensor([[token for _, token in going_on]], device=segments.device),
+            position_ids=(positions[owners] + 1 + step)[None],
+            attention_mask=additive_mask(allowed, dtype)[None, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[0]
+    return answers

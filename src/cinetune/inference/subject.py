@@ -1,0 +1,122 @@
+"""What is evaluated: the base, an adapter, a baseline that looks at nothing, or predictions made elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cinetune import provenance
+from cinetune.artifacts import Adapter
+from cinetune.cinepile import prompts
+from cinetune.cinepile.questions import ClipQuestions
+from cinetune.errors import InputError
+from cinetune.evaluation import predictions
+from cinetune.evaluation.ablations import PLAIN
+from cinetune.evaluation.predictions import BASELINES
+from cinetune.files import file_md5, folder_digest
+from cinetune.frames.sampling import FrameSettings, identity
+from cinetune.params import Params
+
+ADDRESSES = ("runs:/", "models:/")
+FILES = (".parquet", ".csv", ".jsonl")
+SETTINGS = "settings"
+REMEDY = (
+    f"train one, or choose finetuned, base, {', '.join(BASELINES)}, an adapter folder, runs:/..., models:/... or a "
+    "predictions file"
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`label` names its folder, `title` its reports; a model without an adapter is the base alone."""
+
+    label: str
+    title: str
+    adapter: Adapter | None = None
+    predictions: Path | None = None
+    is_baseline: bool = False
+
+    @property
+    def is_model(self) -> bool:
+        return not self.is_baseline and self.predictions is None
+
+    def folder_name(self, ablation: str) -> str:
+        return self.label if ablation == PLAIN else f"{self.label}-{ablation}"
+
+
+def resolve(params: Params, ablations: Sequence[str], finetuned: Path, fetch: Callable[[str], Path]) -> Subject:
+    """What `evaluate.model` names; finetuned: the pipeline's adapter; fetch: a folder for an MLflow address.
+
+    Raises InputError for what is none of these, for ablations of what is shown nothing, and for an adapter that was
+    trained with other settings than the params hold, unless `evaluate.allow` is "settings".
+    """
+    subject = _named(params, finetuned, fetch)
+    # Of a predictions file an ablation only says what it was made under.
+    if (len(ablations) > 1 and subject.predictions) or (subject.is_baseline and tuple(ablations) != (PLAIN,)):
+        model = params.evaluate.model
+        raise InputError(f"evaluate.model {model!r} is shown nothing, so nothing can be withheld from it.")
+    if params.evaluate.allow not in ("", SETTINGS):
+        raise InputError(f"evaluate.allow must be empty or {SETTINGS}, got {params.evaluate.allow!r}.")
+    if subject.adapter and params.evaluate.allow != SETTINGS:
+        subject.adapter.check_settings(params)
+    return subject
+
+
+def _named(params: Params, finetuned: Path, fetch: Callable[[str], Path]) -> Subject:
+    name, base = params.evaluate.model, params.model.base
+    if name == "base":
+        return Subject("base", base)
+    if name in BASELINES:
+        return Subject(name, f"{name} (a baseline that looks at nothing)", is_baseline=True)
+    if name == "finetuned":
+        return Subject(name, f"{base} + {finetuned}", Adapter.open(finetuned, name, REMEDY))
+    stem = name.removesuffix(Path(name).suffix) if name.endswith(FILES) else name
+    label = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[-60:].strip("-.") or "model"
+    if name.endswith(FILES):
+        return Subject(label, name, predictions=Path(name))
+    folder = fetch(name) if name.startswith(ADDRESSES) else Path(name)
+    return Subject(label, f"{base} + {name}", Adapter.open(folder, name, REMEDY))
+
+
+def without_model(subject: Subject, clips: Sequence[ClipQuestions], seed: int) -> pd.DataFrame | None:
+    """Predictions that no model is asked for: a baseline's, or those of a file scored anew; None for a model."""
+    if subject.is_baseline:
+        return predictions.baseline(subject.label, clips, seed)
+    return predictions.read(subject.predictions, clips) if subject.predictions else None
+
+
+def made_from(subject: Subject, params: Params, frames: Path) -> dict[str, Any]:
+    """Digests and settings of all that decides the predictions; frames: the folder of the frame store."""
+    base = params.model.base
+    local = provenance.dvc_hash(base) or (folder_digest(Path(base)) if Path(base).is_dir() else None)
+    return {
+        "adapter_digest": subject.adapter.digest if subject.adapter else None,
+        "base_model": local or f"{base}@{params.model.revision or 'main'}",
+        "data": provenance.dvc_hash(params.data.root),
+        "questions_md5": file_md5(Path(params.data.root) / f"questions/{params.evaluate.split}.parquet"),
+        "frames_md5": file_md5(frames / "index.parquet") if subject.is_model else None,
+        "frames_identity": identity(FrameSettings.of(params.frames)),
+        "prompt_hash": prompts.template_hash(),
+        "parsers_hash": provenance.source_digest("answers"),
+        "params": params.sections("data", "model", "prompt", "frames"),
+    }
+
+
+def digest_of(made: Mapping[str, Any], ablations: Sequence[str], params: Params, device: str) -> str:
+    """16 hexadecimal digits, others for whatever would lead to other replies."""
+    chosen = params.evaluate
+    decided_by = {
+        **made,
+        "ablations": list(ablations),
+        "asked": [chosen.questions_per_pack, chosen.max_new_tokens],
+        "code": [provenance.source_digest(), version("torch"), device.partition(":")[0]],
+    }
+    return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,106 @@
+"""Load the base model (full precision, NF4 or float8) and check what was loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    VideoLlavaConfig,
+    VideoLlavaForConditionalGeneration,
+)
+
+from cinetune.errors import InputError
+from cinetune.model import float8
+from cinetune.model.attention import IMPLEMENTATION
+from cinetune.model.lookup import check_base
+from cinetune.params import ModelParams
+
+# Names of both vision towers end like those of the language model, so the pattern begins at the latter.
+LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+# bitsandbytes matches these from the start of the full name; the towers and the projector stay unquantised.
+NOT_QUANTISED = ["model.video_tower", "model.image_tower", "model.multi_modal_projector", "lm_head"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# MKL's vector functions take shape at their first call. Where that comes from several threads at once, as the cosines
+# of rotary positions do, one process in some 250 has rounded it otherwise, and a training ended with other bits.
+torch.zeros(1).cos()
+
+
+def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLlavaForConditionalGeneration, Any]:
+    """The frozen base model in evaluation mode and its tokenizer.
+
+    Raises InputError when `params.base` is no Video-LLaVA or cannot be read.
+    """
+    check_base(params.base)
+    if params.quantization == "fp8":
+        float8.check_device(device)
+    dtype = DTYPES[params.dtype]
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": IMPLEMENTATION, "device_map": {"": device}}
+    # The other format is pickle, which runs what its author likes.
+    options["use_safetensors"] = True
+    if params.quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=NOT_QUANTISED,
+        )
+    revision = params.revision or None
+    try:
+        # Without a network each file costs half a minute of patience: one is enough to know.
+        VideoLlavaConfig.from_pretrained(params.base, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(params.base, revision=revision)
+        model, loading = VideoLlavaForConditionalGeneration.from_pretrained(
+            params.base, revision=revision, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"base model {params.base!r} cannot be loaded: {reason}") from None
+    if loading["missing_keys"]:
+        # transformers only warns, and leaves random weights in their place.
+        missing = sorted(loading["missing_keys"])
+        raise InputError(
+            f"base model {params.base!r} lacks {len(missing)} tensors, first {missing[0]!r}: fetch it again."
+        )
+    model.requires_grad_(False)
+    if params.quantization == "fp8":
+        replace_projections(model, float8.Float8Linear)
+    return model.eval(), tokenizer
+
+
+def replace_projections(model: torch.nn.Module, make: Callable[[Any], torch.nn.Module]) -> None:
+    """Put what `make` makes of it in the place of each linear layer of the language model; the rest stays as it is.
+
+    One after another, so that no more than one of them is there twice.
+    """
+    for name in [name for name, _ in model.named_modules() if re.fullmatch(LORA_TARGETS, name)]:
+        model.set_submodule(name, make(model.get_submodule(name)))
+
+
+def check_frame_size(config: VideoLlavaConfig, size: int) -> None:
+    """Raises InputError unless frames have the pixels a side that the base sees."""
+    wanted = config.vision_config.image_size
+    if size != wanted:
+        raise InputError(
+            f"frames.size is {size}, but the base model sees {wanted} pixels: set frames.size to {wanted}."
+        )
+
+
+def default_device() -> str:
+    """Of a process that is alone; `distributed.device` is for one of several."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def answer_logits(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    """Logits [S, vocabulary] at the batch's slots; the head is applied nowhere else when the batch is one pack."""
+    inputs = {name: value for name, value in batch.items() if name not in ("slots", "targets", "weights")}
+    if batch["input_ids"].shape[0] == 1:
+        return model(**inputs, use_cache=False, logits_to_keep=batch["slots"]).logits[0]
+    return model(**inputs, use_cache=False).logits.flatten(0, 1)[batch["slots"]]

@@ -1,0 +1,80 @@
+"""Where a version finds its base model, and whether it is the right one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from cinetune.errors import InputError
+from cinetune.files import file_digest
+from cinetune.params import ModelParams
+
+BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a base's name is taken for one on the Hugging Face hub: `owner/name`, and no file or folder here."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+
+
+def check_base(base: str) -> None:
+    """Raises InputError for what is neither a hub id nor the folder of a Video-LLaVA."""
+    if is_hub_id(base):
+        return
+    config = Path(base) / "config.json"
+    if not config.is_file():
+        remedy = "run `dvc pull base-model.dvc`, or name a hub id or another folder as model.base"
+        raise InputError(f"base model {base!r} is not a model folder (it has no config.json): {remedy}.")
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError):
+        kind = None
+    if kind != "video_llava":
+        raise InputError(f"base model {base!r} is of type {kind!r}: a folder of type 'video_llava' is needed.")
+
+
+def find_base(params: ModelParams, root: str) -> Path:
+    """The folder of a version's base model.
+
+    CINETUNE_BASE_MODEL (a folder or a hub id) comes before what the params say. A relative folder is looked
+    for under CINETUNE_ROOT, the current directory and `root`, the project's folder when it was logged.
+    """
+    override = os.environ.get("CINETUNE_BASE_MODEL")
+    wanted = replace(params, base=override, revision="") if override else params
+    for folder in candidate_folders(wanted.base, root):
+        if folder.is_dir():
+            return folder
+    if not is_hub_id(wanted.base):
+        raise InputError(
+            f"base model {wanted.base!r} is not there: start the server in the project's root after "
+            "`dvc pull base-model.dvc`, or set CINETUNE_BASE_MODEL to its folder."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "*.model"]
+        return Path(snapshot_download(wanted.base, revision=wanted.revision or None, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"base model {wanted.base!r} cannot be fetched from the hub: {reason}") from None
+
+
+def base_digest(folder: Path) -> str:
+    """sha256 over the names and contents of a base's configuration, tokenizer and weights."""
+    total = hashlib.sha256()
+    for path in base_files(folder):
+        total.update(f"{path.name} {file_digest(path)}\n".encode())
+    return total.hexdigest()
+
+
+def base_files(folder: Path) -> list[Path]:
+    """What is loaded of a base, and nothing else that may lie beside it."""
+    return sorted({path for pattern in BASE_FILES for path in folder.glob(pattern)})
+
+
+def candidate_folders(name: str, root: str) -> list[Path]:
+    """Where a folder that is named relative to the project may be; one place for an absolute name."""
+    return [Path(start).absolute() / name for start in (os.environ.get("CINETUNE_ROOT"), ".", root) if start]

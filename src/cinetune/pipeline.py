@@ -1,0 +1,200 @@
+"""What stages share: where they write, what runs are called, how a stage is started below another."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from cinetune import params as params_module
+from cinetune import provenance
+from cinetune.errors import InputError
+from cinetune.files import file_md5
+from cinetune.params import PARAMS, Params
+
+if TYPE_CHECKING:
+    from cinetune.artifacts import Adapter, Evaluation
+    from cinetune.frames.store import FrameStore
+    from cinetune.tracking.runs import Run, Tracker
+
+# What DVC's stages make, named in dvc.yaml too. Runs by hand write under RUNS and never here: DVC would put
+# its own cached outputs back without a word.
+FRAMES = Path("cache/frames")
+ADAPTER = Path("outputs/adapter")
+EVALUATION = Path("outputs/evaluation")
+REPORT = Path("outputs/report")
+RUNS = Path("outputs/runs")
+CHECKPOINTS = Path("outputs/checkpoints")
+# params.yaml as the user wrote it, while `main` has other values in its place.
+ORIGINAL = Path(".dvc/tmp/params.yaml.original")
+MAX_NAME_CHARS = 80
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+NAMES_OF_EVALUATIONS = (
+    "name base, finetuned, a folder with predictions.parquet and metrics.json, an MLflow run of evaluate (its id, or "
+    "runs:/...), or models:/<name>@<alias>"
+)
+
+
+def run_name(*words: str) -> str:
+    """What MLflow's UI calls a run: the stage, and what tells it from others."""
+    name = " ".join(" ".join(words).split())
+    return name if len(name) <= MAX_NAME_CHARS else f"{name[: MAX_NAME_CHARS - 1]}…"
+
+
+def unusual(params: Params, stage: str, known: Sequence[str] = ()) -> list[str]:
+    """What differs from params.yaml, for a run's name, as in `epochs=1`; but for the keys in `known`."""
+    usual = params_module.load(ORIGINAL if ORIGINAL.is_file() else PARAMS).to_dict()[stage]
+    return [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.to_dict()[stage].items()
+        if value != usual[name] and name not in known
+    ]
+
+
+@contextmanager
+def started(
+    stage: str,
+    params: Params,
+    sections: Sequence[str] = (),
+    splits: Sequence[str] = (),
+    *,
+    named: Sequence[str] = (),
+    known: Sequence[str] = (),
+    tags: Mapping[str, str] | None = None,
+    parent: Tracker | None = None,
+    is_pipeline: bool = False,
+) -> Iterator[Tracker]:
+    """A stage's MLflow run, its params and questions logged; below `parent` where there is one.
+
+    named: words of its name behind the stage; known: keys that these say already, of those that differ from
+    params.yaml.
+    """
+    from cinetune.tracking import lifecycle
+
+    name = run_name(stage, *named, *unusual(params, stage, known))
+    with lifecycle.start(stage, tags_of(params, is_pipeline) | dict(tags or {}), parent, name) as tracked:
+        tracked.log_params(params.sections(*sections))
+        for split in splits:
+            log_questions(tracked, params, split)
+        yield tracked
+
+
+def open_frames(params: Params) -> FrameStore:
+    """The pipeline's frames. Raises InputError where they are missing or were made with other settings."""
+    from cinetune.frames.sampling import FrameSettings
+    from cinetune.frames.store import FrameStore
+
+    return FrameStore.open(FRAMES, FrameSettings.of(params.frames))
+
+
+def open_evaluation(name: str, scratch: Path) -> Evaluation:
+    """An evaluation by any of its names; what MLflow holds is fetched to `scratch`."""
+    from cinetune.artifacts import Evaluation
+    from cinetune.tracking import registry
+    from cinetune.tracking.queries import fetch
+
+    run_id = name.removeprefix("runs:/")
+    if name in ("base", "finetuned"):
+        folder = EVALUATION / name
+    elif Path(name).exists():
+        folder = Path(name) if Path(name).is_dir() else Path(name).parent
+    elif name.startswith("models:/"):
+        folder = fetch(f"runs:/{registry.run_of(name)}/evaluation", scratch)
+    elif RUN_ID.fullmatch(run_id):
+        folder = fetch(f"runs:/{run_id}/evaluation", scratch)
+    elif name.startswith("runs:/") and "/" in run_id:
+        folder = fetch(name, scratch)
+    else:
+        raise InputError(
+            f"{name!r} is no evaluation: {NAMES_OF_EVALUATIONS}; a predictions file made elsewhere is evaluated first."
+        )
+    return Evaluation.open(folder, name, NAMES_OF_EVALUATIONS)
+
+
+def tags_of(params: Params, is_pipeline: bool = False) -> dict[str, str]:
+    """What decided a run's bytes, for its tags."""
+    from cinetune.cinepile import prompts
+    from cinetune.frames.sampling import FrameSettings, identity
+
+    tags = {
+        "prompt.hash": prompts.template_hash(),
+        "frames.identity": identity(FrameSettings.of(params.frames)),
+    }
+    for name, path in (("dvc.data", params.data.root), ("dvc.base-model", params.model.base)):
+        digest = provenance.dvc_hash(path)
+        if digest:
+            tags[name] = digest
+    # DVC names the stage that it runs; `main` looks for it when it says who made what.
+    return tags | ({"dvc.stage": os.environ["DVC_STAGE"]} if is_pipeline and "DVC_STAGE" in os.environ else {})
+
+
+def origin_tags(params: Params, adapter: Adapter, experiment_id: str) -> dict[str, str]:
+    """Where a version comes from, as far as it can be known: params, commit, hashes of DVC, MLflow runs."""
+    from cinetune.tracking.queries import maker_of
+
+    tags = {
+        "model": params.register.name,
+        "adapter_digest": adapter.digest,
+        "base_model": params.model.base,
+        "base_revision": params.model.revision,
+        "data": params.data.name,
+        "frames.settings": json.dumps(params.sections("frames")["frames"]),
+        **provenance.git_state(),
+        **tags_of(params),
+    }
+    locked = provenance.locked_paths()
+    root = params.data.root
+    paths = {"questions": f"{root}/questions", "clips": f"{root}/clips", "frames": str(FRAMES)}
+    tags |= {f"dvc.{name}": locked[path] for name, path in paths.items() if path in locked}
+    if adapter.folder == ADAPTER:
+        for stage, outputs in provenance.stage_outputs().items():
+            maker = maker_of(experiment_id, stage, outputs)
+            tags |= {f"run.{stage}": maker} if maker else {}
+    elif adapter.folder.resolve().is_relative_to(RUNS.resolve()):
+        tags["run.train"] = adapter.folder.resolve().relative_to(RUNS.resolve()).parts[0]
+    return {name: value for name, value in tags.items() if value}
+
+
+def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
+    """The questions as an input of the run; their name and digest, DVC's hash of all the data where DVC has it."""
+    path = Path(params.data.root) / "questions" / f"{split}.parquet"
+    if not path.is_file():
+        raise InputError(
+            f"{path} does not exist: run `dvc pull data.dvc` (or `python -m cinetune mini`) for CinePile-mini, or "
+            "download and set data.root."
+        )
+    digest = provenance.dvc_hash(params.data.root) or file_md5(path)
+    name = f"{params.data.name} {split}"
+    run.log_dataset(name, split, path, digest)
+    return name, digest
+
+
+def call_below(
+    parent: Run, stage: str, params: Params, name: str = "", variables: Mapping[str, str] | None = None
+) -> tuple[str, int]:
+    """Run a stage in a process and an MLflow run of its own, below this one: the run's id, and its exit status."""
+    from cinetune.tracking import lifecycle
+
+    child = lifecycle.create_child(parent, name or stage)
+    environment = {**os.environ, **(variables or {}), "MLFLOW_RUN_ID": child}
+    environment["MLFLOW_EXPERIMENT_ID"] = parent.experiment_id
+    with tempfile.TemporaryDirectory() as scratch:
+        recipe = Path(scratch) / PARAMS
+        recipe.write_text(yaml.safe_dump(params.to_dict(), sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "cinetune", stage, "--params", str(recipe)]
+        with subprocess.Popen(command, env=environment) as process:
+            try:
+                return child, process.wait()
+            except BaseException:
+                # Asked, it ends its own run; killed, it would leave it open.
+                process.terminate()
+                raise

@@ -1,0 +1,1 @@
+"""How the tiny base model was made."""

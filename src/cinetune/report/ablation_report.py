@@ -1,0 +1,76 @@
+"""The report of ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cinetune.cinepile.questions import LETTERS
+from cinetune.evaluation.ablation_effects import SCORER
+from cinetune.evaluation.metrics import CATEGORY_TITLES
+from cinetune.files import whole_folder, write_json
+from cinetune.report import formatting, rendering
+from cinetune.report.rendering import Section, Table
+
+
+def table(measured: Mapping[str, Any]) -> Table:
+    """One row an ablation: accuracy, drop with interval, p, drop by category."""
+    rows = [["nothing withheld", formatting.score_text(measured["plain"]), "", "", *[""] * len(CATEGORY_TITLES)]]
+    for name, content in measured["ablations"].items():
+        overall, categories = content["drop"]["overall"], content["drop"]["categories"]
+        rows.append(
+            [
+                name,
+                formatting.score_text(content["accuracy"]),
+                formatting.points(overall["difference"], overall["ci95"]),
+                formatting.p_value(overall["p_value"]),
+                *(
+                    formatting.points(categories[short]["difference"], categories[short]["ci95"])
+                    for short in CATEGORY_TITLES
+                ),
+            ]
+        )
+    return Table(["Ablation", "Accuracy", "Drop", "p", *(short.upper() for short in CATEGORY_TITLES)], rows)
+
+
+def console(measured: Mapping[str, Any]) -> str:
+    content = table(measured)
+    return formatting.aligned([[str(cell) for cell in row[:4]] for row in (content.headers, *content.rows)])
+
+
+def sections(measured: Mapping[str, Any]) -> list[Section]:
+    drops = Section(
+        "What is lost",
+        [
+            f"Percent correct by {SCORER}. The drop is in percentage points on the same questions, with its 95 % "
+            f"interval from resampling {measured['resampled']}; a positive drop is a loss. p is McNemar's exact test."
+        ],
+        [table(measured)],
+    )
+    if not measured["rotations"]:
+        return [drops]
+    rows = [
+        [
+            scorer,
+            f"{found['n']:,}",
+            formatting.percent(found["consistent"]),
+            formatting.percent(found["pairs_agreeing"]),
+            *(formatting.percent(found["places"][letter]) for letter in LETTERS),
+        ]
+        for scorer, found in measured["rotations"].items()
+    ]
+    headers = ["Scorer", "Questions", "Same option always", "Two rotations agree", *(f"chose {x}" for x in LETTERS)]
+    note = (
+        "Each question was asked with its options in several rotations, behind one reading of its clip. A model that "
+        "goes by the options' content chooses the same one always, and each letter equally often over a full round."
+    )
+    return [drops, Section("Does the place of an option matter?", [note], [Table(headers, rows)])]
+
+
+def write(target: Path, measured: Mapping[str, Any]) -> None:
+    """Write a folder with ablations.json, report.md and report.html."""
+    with whole_folder(target) as folder:
+        write_json(folder / "ablations.json", measured)
+        title = f"What {measured['model']} loses on {measured['dataset']} ({measured['split']} split)"
+        rendering.write(folder, title, [], sections(measured))

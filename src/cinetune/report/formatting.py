@@ -1,0 +1,68 @@
+"""Scores, intervals and values of data files as short text for tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+NOTHING = "–"
+MAX_EXCERPT_CHARS = 160
+
+
+def score_text(score: Mapping[str, Any] | float | None) -> str:
+    """A score of metrics.json as "78.3 (75.9–80.6)", a published percentage as "44.2"."""
+    if isinstance(score, Mapping):
+        if score["accuracy"] is None:
+            return NOTHING
+        text = f"{100 * score['accuracy']:.1f}"
+        if score["ci95"]:
+            low, high = score["ci95"]
+            text += f" ({100 * low:.1f}–{100 * high:.1f})"
+        return text
+    return NOTHING if score is None or np.isnan(score) else f"{score:.1f}"
+
+
+def points(difference: float | None, interval: Sequence[float] | None) -> str:
+    if difference is None:
+        return NOTHING
+    text = f"{100 * difference:+.1f}"
+    return text if not interval else f"{text} ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+
+
+def p_value(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def percent(fraction: float | None) -> str:
+    return NOTHING if fraction is None else f"{100 * fraction:.1f}"
+
+
+def share(count: int, total: int) -> str:
+    return f"{count:,} ({100 * count / total:.1f} %)" if total else NOTHING
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def plain(value: Any) -> str:
+    """Any value of a data file as one short line of printable text."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return NOTHING
+    line = " ".join(str(value).split())
+    line = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+    return line if len(line) <= MAX_EXCERPT_CHARS else line[: MAX_EXCERPT_CHARS - 1] + "…"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Columns for a terminal: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,298 @@
+"""What is said of any number of models: each section from their metrics.json or their predictions.
+
+A model is known by the name under which it is shown; the last one is the one that matters most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cinetune.cinepile.questions import LETTERS
+from cinetune.evaluation.metrics import (
+    CALIBRATION_BINS,
+    CATEGORY_TITLES,
+    SCORERS,
+    confidences,
+    confusion,
+    letter_counts,
+)
+from cinetune.evaluation.published import version_of
+from cinetune.evaluation.statistics import calibration, expected_calibration_error
+from cinetune.report import charts, formatting
+from cinetune.report.formatting import NOTHING
+from cinetune.report.rendering import Picture, Section, Table
+
+HEADLINE = "logit"  # the one scorer that no wording can move, so the one that two models are compared by
+COLUMNS = charts.COLUMNS
+MAX_MISSING_LISTED = 50
+SCORER_NOTES = {
+    "strict": "the published parser: a letter in the asked form, or the answer's own text",
+    "lenient": "whatever a fair reader would take for one option",
+    "logit": "the option whose letter the model holds most probable; no text is read",
+}
+
+# metrics.json by the name under which a model is shown.
+Models = Mapping[str, Mapping[str, Any]]
+
+
+def metrics_row(name: str, metrics: Mapping[str, Any], scorer: str) -> dict[str, Any]:
+    """A row for `markdown_table`: the scores of one scorer under the published tables' column keys."""
+    scores = metrics["scorers"][scorer]
+    return {"model": name, "average": scores["overall"], **scores["categories"]}
+
+
+def introduction(models: Models, answered: Mapping[str, pd.DataFrame]) -> list[str]:
+    last_name, last = list(models.items())[-1]
+    rows = answered[last_name]
+    sentences = [
+        f"{len(rows):,} questions about {rows['clip_id'].nunique():,} clips of the {last['split']} split of "
+        f"{last['dataset']}.",
+        *(f"{name[:1].upper()}{name[1:]}: {metrics['model']}." for name, metrics in models.items()),
+    ]
+    for name, metrics in models.items():
+        if metrics["ablation"]:
+            sentences.append(f"The {name} model was evaluated with the ablation {metrics['ablation']}.")
+    resampled = last.get("resampled", "clips")
+    return [
+        " ".join([*sentences, missing_sentence(models) or "No clip is missing."]),
+        f"Figures are percent correct. In brackets stands the 95 % interval from resampling {resampled}, because "
+        f"questions about one {resampled.removesuffix('s')} are not independent.",
+    ]
+
+
+def chart_section(models: Models, scorer: str, reference: pd.DataFrame | None) -> Section:
+    last = list(models.values())[-1]
+    title = (
+        f"This project on {last['dataset']} ({last['split']} split), "
+        f"{'option logit' if scorer == 'logit' else scorer}, 95 % intervals over {last.get('resampled', 'clips')}"
+    )
+    rows = {name: metrics_row(name, metrics, scorer) for name, metrics in models.items()}
+    beside = reference_title(reference, last["dataset"]) if reference is not None else ""
+    chart = charts.results(rows, title, reference, beside)
+    return Section("", pictures=[Picture("chart.png", f"Percent correct: {', '.join(models)}", chart)])
+
+
+def category_section(models: Models, scorer: str) -> Section:
+    table = results_table([metrics_row(name, metrics, scorer) for name, metrics in models.items()], COLUMNS)
+    scores = metrics_row("", list(models.values())[-1], scorer)
+    counts = ["questions", *(f"{scores[column]['n']:,}" for column in COLUMNS)]
+    return Section(
+        "By category",
+        [f"Scored by {scorer}: {SCORER_NOTES[scorer]}."],
+        [Table(table.headers, [*table.rows, counts])],
+    )
+
+
+def readings_section(models: Models) -> Section:
+    notes = "; ".join(f"{scorer}: {note}" for scorer, note in SCORER_NOTES.items())
+    abstained = [
+        f"{name} {formatting.share(scores['abstained'], scores['overall']['n'])}"
+        for name, metrics in models.items()
+        if "abstained" in (scores := metrics["scorers"]["lenient"])
+    ]
+    said = f" Of the unparsed, replies that decline to choose: {'; '.join(abstained)}." if abstained else ""
+    return Section(
+        "Three ways to read an answer",
+        [f"The same replies under three scorers. {notes}. A reply that cannot be read counts as wrong.{said}"],
+        [readings_table(models)],
+    )
+
+
+def readings_table(models: Models) -> Table:
+    rows = []
+    for name, metrics in models.items():
+        scorers = metrics["scorers"]
+        scores = [formatting.score_text(scorers[scorer]["overall"]) for scorer in SCORERS]
+        unread = [formatting.share(scorers[scorer]["unparsed"], scorers[scorer]["overall"]["n"]) for scorer in SCORERS]
+        rows.append([name, *scores, *unread])
+    headers = ["Model", *(scorer.capitalize() for scorer in SCORERS), *(f"Unparsed {scorer}" for scorer in SCORERS)]
+    return Table(headers, rows)
+
+
+def change_section(title: str, meaning: str, names: tuple[str, str], comparison: Mapping[str, Any]) -> Section:
+    """`names`: of the model and of its baseline; `meaning`: which minus which."""
+    parts = {"Average": comparison["overall"]} | {
+        title: comparison["categories"][short] for short, title in CATEGORY_TITLES.items()
+    }
+    rows = [
+        [
+            part_title,
+            f"{part['n']:,}",
+            formatting.points(part["difference"], part["ci95"]),
+            str(part["only_a"]),
+            str(part["only_b"]),
+            formatting.p_value(part["p_value"]),
+        ]
+        for part_title, part in parts.items()
+    ]
+    paragraphs = [
+        f"{meaning}, in percentage points, on the questions that both answered. p is McNemar's "
+        "exact test, which takes questions as independent: where it and the interval disagree, trust the "
+        "interval."
+    ]
+    if comparison["questions_unpaired"]:
+        paragraphs.append(f"Left out here, as only one model answered: {comparison['questions_unpaired']:,}.")
+    headers = ["Category", "Questions", "Difference", *(f"Only {name} right" for name in names), "p"]
+    return Section(title, paragraphs, [Table(headers, rows)])
+
+
+def slices_section(models: Models) -> Section:
+    labels = {
+        "hard_split": {"True": "Hard split", "False": "Not in the hard split"},
+        "visual_reliance": {
+            "1": "Needs the picture",
+            "0": "Does not need the picture",
+            "unknown": "Visual reliance unknown",
+        },
+    }
+    tables = []
+    for key, titles in labels.items():
+        parts = {name: metrics["scorers"][HEADLINE][key] for name, metrics in models.items()}
+        present = {value: title for value, title in titles.items() if any(value in part for part in parts.values())}
+        rows = [[name, *(formatting.score_text(part.get(value)) for value in present)] for name, part in parts.items()]
+        last = list(parts.values())[-1]
+        rows.append(["questions", *(f"{last[value]['n']:,}" if value in last else "0" for value in present)])
+        tables.append(Table(["Model", *present.values()], rows))
+    return Section("Hard questions, and questions that need the picture", [f"Scored by {HEADLINE}."], tables)
+
+
+def breakdown_sections(models: Models) -> list[Section]:
+    """Genre and decade, one row each, where the data has them."""
+    tables = []
+    for key in ("genre", "decade"):
+        parts = {name: metrics["scorers"][HEADLINE].get(key, {}) for name, metrics in models.items()}
+        last = list(parts.values())[-1]
+        rows = [
+            [value, f"{score['n']:,}", *(formatting.score_text(part.get(value)) for part in parts.values())]
+            for value, score in last.items()
+        ]
+        if rows:
+            tables.append(Table([key.capitalize(), "Questions", *parts], rows))
+    note = f"Scored by {HEADLINE}. A film of several genres counts in each."
+    return [Section("By genre and decade", [note], tables)] if tables else []
+
+
+def letters_section(answered: Mapping[str, pd.DataFrame]) -> Section:
+    columns = {"Right answer": letter_counts(list(answered.values())[-1], "gold", LETTERS)}
+    for name, rows in answered.items():
+        for scorer in SCORERS:
+            columns[f"{name.capitalize()}, {scorer}"] = letter_counts(rows, scorer, LETTERS)
+    counts = [[letter, *(f"{column[letter]:,}" for column in columns.values())] for letter in [*LETTERS, "none"]]
+    tables = [Table(["Letter", *columns], counts)]
+    for name, rows in answered.items():
+        table = confusion(rows, HEADLINE)
+        cells = [[gold, *(f"{row[letter]:,}" for letter in [*LETTERS, "none"])] for gold, row in table.items()]
+        tables.append(Table([f"{name.capitalize()}: right letter", *(f"chose {x}" for x in LETTERS), "none"], cells))
+    return Section(
+        "Which letters are chosen",
+        [
+            "A model that prefers a letter, whatever is asked, shows here. Below, for each right letter, what each "
+            f"model chose by {HEADLINE}."
+        ],
+        tables,
+    )
+
+
+def calibration_section(answered: Mapping[str, pd.DataFrame]) -> Section:
+    paragraphs = [
+        "Confidence is the probability of the likeliest option. A calibrated model is right as often as it is "
+        "confident."
+    ]
+    tables, bins = [], {}
+    for name, rows in answered.items():
+        confidence, correct = confidences(rows)
+        bins[name] = calibration(confidence, correct, CALIBRATION_BINS)
+        error = expected_calibration_error(confidence, correct, CALIBRATION_BINS)
+        shown = NOTHING if error is None else f"{100 * error:.1f} points"
+        paragraphs.append(f"{name.capitalize()}: expected calibration error {shown}.")
+        cells = [
+            [
+                f"{100 * row['low']:.0f}–{100 * row['high']:.0f}",
+                f"{row['n']:,}",
+                formatting.percent(row["confidence"]),
+                formatting.percent(row["accuracy"]),
+            ]
+            for row in bins[name]
+        ]
+        tables.append(
+            Table([f"{name.capitalize()}: confidence", "Questions", "Mean confidence", "Percent correct"], cells)
+        )
+    plot = Picture("calibration.png", "Percent correct over confidence", charts.reliability(bins))
+    return Section("Does it know when it is right?", paragraphs, tables, [plot])
+
+
+def missing_section(models: Models) -> Section:
+    """What was not asked, and between which bounds the accuracy over all questions lies."""
+    headers = ["Model", "Asked", "Missing", "Missing all wrong", "Missing as published", "Missing all right"]
+    rows = []
+    for name, metrics in models.items():
+        scores = metrics["scorers"][HEADLINE]
+        limits = scores.get("bounds", {})
+        keys = ("missing_wrong", "missing_as_published", "missing_right")
+        ends = [formatting.percent(limits.get(key)) for key in keys]
+        rows.append([name, formatting.score_text(scores["overall"]), f"{metrics['questions_missing']:,}", *ends])
+    tables = [Table(headers, rows)]
+    by_clip = {row["clip_id"]: row for metrics in models.values() for row in metrics.get("missing", [])}
+    listed = [by_clip[clip_id] for clip_id in sorted(by_clip)]
+    paragraphs = ["Accuracy on what was asked, and over all questions under three guesses about the missing ones."]
+    if listed:
+        shown = listed[:MAX_MISSING_LISTED]
+        if len(shown) < len(listed):
+            paragraphs.append(f"The first {len(shown)} of {len(listed):,} missing clips; metrics.json lists them all.")
+        cells = [[row["clip_id"], str(row["questions"]), formatting.plain(row["reason"])] for row in shown]
+        tables.append(Table(["Missing clip", "Questions", "Why"], cells, is_prose=True))
+    return Section("What is missing", paragraphs, tables)
+
+
+def made_from_section(made_from: Mapping[str, Mapping[str, Any]]) -> Section:
+    """Settings and hashes of each model's evaluation."""
+    columns = {name: _flat(content) for name, content in made_from.items()}
+    keys = dict.fromkeys(key for column in columns.values() for key in column)
+    rows = [[key, *(formatting.plain(column.get(key)) for column in columns.values())] for key in keys]
+    note = "Settings, and hashes of data, frames, prompt and model."
+    return Section("Made from", [note], [Table(["What", *columns], rows, is_prose=True)])
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return flat
+
+
+def reference_section(reference: pd.DataFrame, dataset: str) -> Section:
+    sources = ", ".join(sorted(reference["source"].unique()))
+    return Section(
+        reference_title(reference, dataset),
+        [f"Copied, not measured here. Source: {sources}."],
+        [results_table(reference.to_dict("records"), COLUMNS)],
+    )
+
+
+def reference_title(reference: pd.DataFrame, dataset: str) -> str:
+    version = reference["dataset"].iloc[0]
+    if version_of(dataset) == version:
+        return f"CinePile {version}, published; other prompt and parser: compare with care"
+    return f"CinePile {version}, published; another dataset, other protocol: not comparable"
+
+
+def missing_sentence(models: Models) -> str:
+    parts = [
+        f"{formatting.counted(metrics['clips_missing'], 'clip')} with "
+        f"{formatting.counted(metrics['questions_missing'], 'question')} for the {name} model"
+        for name, metrics in models.items()
+        if metrics["questions_missing"]
+    ]
+    return f"Missing, and left out of every figure: {'; '.join(parts)}." if parts else ""
+
+
+def results_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+    titles = {"average": "Average"} | CATEGORY_TITLES
+    return Table(["Model", *(titles[name] for name in columns)], [results_cells(row, columns) for row in rows])
+
+
+def results_cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
+    return [str(row["model"]), *(formatting.score_text(row.get(name)) for name in columns)]

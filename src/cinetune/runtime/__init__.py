@@ -1,0 +1,1 @@
+"""What the machine gives: processes, memory, checkpoints, cost. Decides no bytes."""

@@ -1,0 +1,244 @@
+"""What a training would take: tokens, steps, memory and hours, from the questions and the base's shape alone.
+
+The rules were checked on one H100 with the 7B's shape (tests/test_planning.py has the measurements): memory came within
+10 %, and training ran at 0.39 to 0.57 of the time that the matrix products alone would take.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, VideoLlavaConfig
+
+from cinetune.cinepile import questions
+from cinetune.cinepile.questions import CATEGORIES, LETTERS, ClipQuestions, Question
+from cinetune.evaluation.published import version_of
+from cinetune.model import planning
+from cinetune.model.base import DTYPES, default_device
+from cinetune.model.encoder import Encoder, encoder_of
+from cinetune.model.lookup import check_base
+from cinetune.model.planning import Plan, PlannedPack, Schedule, schedule
+from cinetune.model.sizes import Size, kept_bytes, size_of
+from cinetune.params import DataParams, ModelParams, Params
+
+CHARACTERS_A_TOKEN = 3.5
+# CinePile v1's training questions as published, and lengths in characters that make 620 tokens of instruction and
+# subtitles and 160 tokens a question: those of the speeds that were measured.
+PUBLISHED_QUESTIONS, QUESTIONS_A_CLIP = 298_888, 32
+SUBTITLE_CHARACTERS, QUESTION_CHARACTERS, CHOICE_CHARACTERS = 1_900, 80, 80
+# NF4 with double quantisation: 4 bits, and the scales of its blocks. Float8 is kept in two orders.
+BYTES_A_QUANTISED_WEIGHT = {"nf4": 0.516, "fp8": 2.0}
+# A LoRA weight in float32 with its gradient and Adam's two moments.
+BYTES_A_TRAINED_WEIGHT = 16
+SHARE_OF_MATRIX_PRODUCTS = 0.4
+H100_FLOPS = 775e12
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """bytes: on each device, with every activation kept and with activation checkpointing; flops: of all steps."""
+
+    schedule: Schedule
+    bytes_kept: float
+    bytes_checkpointed: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is read in an epoch, and how many clips are trained and validated on."""
+
+    plan: Plan
+    training_clips: int
+    validation_clips: int
+
+
+class GuessedTokenizer:
+    """Stands in for a tokenizer that is not on this machine: text of n characters has n / 3.5 tokens."""
+
+    eos_token_id, video_token_id = 2, 3
+
+    def __call__(self, text: str | Sequence[str], add_special_tokens: bool = True) -> Any:
+        if not isinstance(text, str):
+            return SimpleNamespace(input_ids=[self._ids(item, add_special_tokens) for item in text])
+        return SimpleNamespace(input_ids=self._ids(text, add_special_tokens))
+
+    def _ids(self, text: str, has_start: bool) -> list[int]:
+        head, video, tail = text.partition("<video>")
+        words = [self._words(head), self._words(tail)]
+        return [1] * has_start + words[0] + [self.video_token_id] * bool(video) + words[1]
+
+    def _words(self, text: str) -> list[int]:
+        role = "ASSISTANT:"
+        if text.startswith(role):
+            # What follows the role has tokens of its own, each letter another.
+            rest = text.removeprefix(role)
+            own = [ord(rest[-1])] if rest else []
+            return [5] * 4 + [6] * max(0, round(len(rest) / CHARACTERS_A_TOKEN) - 1) + own
+        return [4] * round(len(text) / CHARACTERS_A_TOKEN)
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        return "x" * round(len(ids) * CHARACTERS_A_TOKEN)
+
+
+def describe(params: Params) -> list[str]:
+    """What a training would take, one fact a line; neither weights nor frames are read, and no hub is asked."""
+    check_base(params.model.base)
+    config, tokenizer, is_own = base_shape(params.model)
+    notes = [] if is_own else [base_note(params.model)]
+    questions_file = Path(params.data.root) / "questions" / "train.parquet"
+    # Of data that nothing can stand in for the questions must be here.
+    if questions_file.is_file() or version_of(params.data.name) is None:
+        planned = _plan(params, encoder_of(params, config, tokenizer))
+    else:
+        planned = published_plan(params, config)
+        notes.append(questions_note(params.data))
+    found = estimate(planned.plan, size_of(config, params.train.lora_rank), params)
+    speed = matrix_flops(default_device(), params.model.dtype)
+    return lines(planned, found, params, speed, notes)
+
+
+def _plan(params: Params, encoder: Encoder) -> TrainingPlan:
+    train = params.train
+    clips = questions.load(params.data.root, "train")
+    training_clips, validation_clips = questions.split_films(clips, train.validation_fraction, train.seed)
+    limits = train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
+    plan = planning.plan(training_clips, encoder, *limits)
+    return TrainingPlan(plan, len(training_clips), len(validation_clips))
+
+
+def base_shape(params: ModelParams) -> tuple[VideoLlavaConfig, Any, bool]:
+    """The base's configuration and tokenizer, and whether they are its own: else the 7B's shape and a guess."""
+    revision = params.revision or None
+    try:
+        config = AutoConfig.from_pretrained(params.base, revision=revision, local_files_only=True)
+        return config, AutoTokenizer.from_pretrained(params.base, revision=revision, local_files_only=True), True
+    except OSError:
+        config = VideoLlavaConfig(video_token_index=GuessedTokenizer.video_token_id)
+        return config, GuessedTokenizer(), False
+
+
+def published_plan(params: Params, config: VideoLlavaConfig) -> TrainingPlan:
+    """CinePile's plan where its questions are not on this machine: one clip of usual length stands for all."""
+    tokenizer, train = GuessedTokenizer(), params.train
+    encoder = replace(encoder_of(params, config, tokenizer), video_token_id=tokenizer.video_token_id)
+    one = planning.plan(
+        [_usual_clip()], encoder, train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
+    )
+    clips = PUBLISHED_QUESTIONS // QUESTIONS_A_CLIP
+    validation = round(clips * train.validation_fraction)
+    training = clips - validation
+    dropped, shortened = one.dropped_subtitle_tokens * training, one.shortened_clips * training
+    return TrainingPlan(Plan(one.packs * training, dropped, shortened), training, validation)
+
+
+def _usual_clip() -> ClipQuestions:
+    category, choice = next(iter(CATEGORIES)), "x" * (CHOICE_CHARACTERS - 1)
+    choices = tuple(f"{choice}{letter}" for letter in LETTERS)
+    questions = tuple(
+        Question(str(number), "x" * QUESTION_CHARACTERS, choices, 0, category, "False", "0")
+        for number in range(QUESTIONS_A_CLIP)
+    )
+    return ClipQuestions("clip", "film", "x" * SUBTITLE_CHARACTERS, questions)
+
+
+def estimate(plan: Plan, size: Size, params: Params) -> Estimate:
+    """What a training on these packs takes, in steps, FLOPs and bytes."""
+    steps = schedule(len(plan.packs), params.train)
+    width = torch.empty((), dtype=DTYPES[params.model.dtype]).element_size()
+    quantised = BYTES_A_QUANTISED_WEIGHT.get(params.model.quantization, width)
+    weights = size.quantisable * quantised + size.other * width + size.trained * BYTES_A_TRAINED_WEIGHT
+    tokens = plan.longest.tokens
+    one_layer = kept_bytes(tokens, size.hidden, size.intermediate, width)
+    epochs = steps.steps / steps.steps_per_epoch
+    passes = _passes(params.train.activation_checkpointing, size.layers)
+    return Estimate(
+        schedule=steps,
+        bytes_kept=weights + size.layers * one_layer,
+        bytes_checkpointed=weights + one_layer + width * tokens * size.layers * size.hidden,
+        flops=passes * epochs * flops(plan, size),
+    )
+
+
+def _passes(wanted: str, count: int) -> float:
+    """Forward and backward take the same, for frozen weights have no gradients; recomputing is half of both."""
+    if wanted == "all":
+        return 1.5
+    return 1.0 + (0.5 * int(wanted) / count if wanted.isdigit() else 0.0)
+
+
+def flops(plan: Plan, size: Size) -> float:
+    """Floating-point operations of one epoch, nothing computed again."""
+    return sum(_flops(pack, size) for pack in plan.packs)
+
+
+def _flops(pack: PlannedPack, size: Size) -> float:
+    """Forward and backward: frozen weights take no gradient, so a product costs twice, attention thrice."""
+    prefix, rest = pack.prefix_tokens, pack.tokens - pack.prefix_tokens
+    pairs = prefix**2 / 2 + rest * prefix + rest**2 / (2 * pack.num_asked)
+    return 4.0 * size.quantisable * pack.tokens + 12.0 * size.hidden * size.layers * pairs
+
+
+def matrix_flops(device: str, dtype: str, seconds: float = 0.3) -> float:
+    """Floating-point operations a second of a large matrix product, measured now."""
+    side = 4096 if device != "cpu" else 768
+    matrix = torch.ones(side, side, device=device, dtype=DTYPES[dtype])
+    matrix @ matrix
+    started, done = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        (matrix @ matrix).sum().item()
+        done += 1
+    return done * 2 * side**3 / (time.monotonic() - started)
+
+
+def lines(
+    planned: TrainingPlan, found: Estimate, params: Params, machine_flops: float, notes: Sequence[str]
+) -> list[str]:
+    """The plan as text, one fact a line; `notes` say what stands in for what."""
+    plan, steps, count = planned.plan, found.schedule, params.train.processes
+
+    def lasting(flops: float) -> str:
+        seconds = found.flops / (SHARE_OF_MATRIX_PRODUCTS * flops * count)
+        return f"{seconds / 3600:.3g} hours" if seconds >= 360 else f"{seconds:.2g} seconds"
+
+    sentences = {
+        "clips": f"{planned.training_clips} to train on, {planned.validation_clips} to validate on",
+        "packs": f"{len(plan.packs)} of up to {plan.longest.tokens} tokens, {plan.questions} questions an epoch",
+        "tokens": f"{plan.tokens} an epoch, {plan.tokens / plan.questions:.0f} a question",
+        "subtitles": f"{plan.dropped_subtitle_tokens} tokens of {plan.shortened_clips} clips are left out",
+        "steps": f"{steps.steps}, {steps.steps_per_epoch} an epoch, a validation every {steps.validation_interval}",
+        "memory": _memory(found, params.train.activation_checkpointing),
+        "compute": f"{found.flops:.2g} floating-point operations",
+        "time": f"about {lasting(machine_flops)} on {count} of this machine's devices, at "
+        f"{SHARE_OF_MATRIX_PRODUCTS} of the {machine_flops / 1e12:.2g} TFLOP/s measured now; "
+        f"{lasting(H100_FLOPS)} on {count} H100",
+    }
+    facts = [*sentences.items(), *(("note", sentence) for sentence in notes)]
+    return [f"{name:<10}{sentence}" for name, sentence in facts]
+
+
+def _memory(found: Estimate, wanted: str) -> str:
+    low, high = (f"{amount / 1e9:.2g} GB" for amount in (found.bytes_checkpointed, found.bytes_kept))
+    if wanted == "auto":
+        return f"about {low} a process if every layer is recomputed in the backward pass, {high} if none is"
+    return f"about {low if wanted == 'all' else high} a process, with train.activation_checkpointing={wanted}"
+
+
+def base_note(params: ModelParams) -> str:
+    return (
+        f"{params.base} is not on this machine: the 7B's shape, and a token for {CHARACTERS_A_TOKEN} characters, "
+        "stand in for it"
+    )
+
+
+def questions_note(params: DataParams) -> str:
+    return (
+        f"{params.root!r} holds no questions yet: as many as CinePile v1 trains on, {QUESTIONS_A_CLIP} a clip and of "
+        "usual length, stand in for them"
+    )

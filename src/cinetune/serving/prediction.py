@@ -1,0 +1,66 @@
+"""One question about one video file or clip, put to a service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cinetune.cinepile.questions import check_choices
+from cinetune.data import subtitles
+from cinetune.errors import InputError
+from cinetune.frames.decoder import Decoder
+from cinetune.frames.limits import Limits
+from cinetune.frames.sampling import ClipFrames, FrameSettings
+from cinetune.inference.scoring import QuestionPrompt
+from cinetune.params import PredictParams
+from cinetune.serving import sources
+from cinetune.serving.service import Service
+from cinetune.serving.sources import CLIP
+
+
+def check(asked: PredictParams) -> None:
+    """Raises InputError for what is wrong before anything is loaded."""
+    if not asked.video:
+        raise InputError("predict.video is empty: name a video file, or a clip of the data as clip:<clip_id>.")
+    if not asked.video.startswith(CLIP) and not Path(asked.video).is_file():
+        raise InputError(
+            f"video {asked.video!r} does not exist: name a video file, or a clip of the data as clip:<clip_id>."
+        )
+    if not asked.question.strip():
+        raise InputError('predict.question is empty: ask something, as in -P question="Who leaves first?".')
+    if asked.end and asked.end <= asked.start:
+        raise InputError(f"predict.end is {asked.end:g} s, not after predict.start ({asked.start:g} s): set it later.")
+    file = Path(asked.subtitles)
+    if asked.subtitles.lower().endswith(subtitles.SUFFIXES) and not file.is_file():
+        raise InputError(f"subtitles {asked.subtitles!r} do not exist: name a file, or give the words themselves.")
+
+
+def read_choices(choices: str) -> tuple[str, ...] | None:
+    """Options between |; None for an open question. Raises InputError for what cannot be asked."""
+    if not choices.strip():
+        return None
+    options = [choice.strip() for choice in choices.split("|")]
+    reason = check_choices(options)
+    if reason:
+        raise InputError(f"{reason}; separate five options by |, or give none for an open question.")
+    return tuple(options)
+
+
+def answer(asked: PredictParams, service: Service) -> tuple[ClipFrames, dict[str, Any]]:
+    """The frames that were looked at, and the answer as the server would give it."""
+    is_clip = asked.video.startswith(CLIP)
+    source = sources.read_clip(service.clips_folder, asked.video.removeprefix(CLIP)) if is_clip else Path(asked.video)
+    part = (asked.start, asked.end) if asked.start or asked.end else None
+    with Decoder(Limits.of(service.frames)) as decoder:
+        clip = decoder.read(source, FrameSettings.of(service.frames), asked.video, part)
+    question = QuestionPrompt(asked.question, read_choices(asked.choices))
+    return clip, service.ask(clip, _read_subtitles(asked, service), question)
+
+
+def _read_subtitles(asked: PredictParams, service: Service) -> str:
+    end = asked.end or float("inf")
+    if asked.subtitles.lower().endswith(subtitles.SUFFIXES):
+        return subtitles.read_file(Path(asked.subtitles), asked.start, end)
+    if asked.subtitles or asked.video.startswith(CLIP):
+        return asked.subtitles
+    return subtitles.embedded(Path(asked.video), asked.start, end, service.frames.timeout_s)

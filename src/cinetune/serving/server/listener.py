@@ -1,0 +1,87 @@
+"""The listening socket and the uvicorn server on it, which stops gracefully."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from cinetune.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow.pyfunc import PyFuncModel
+
+logger = logging.getLogger(__name__)
+
+# How long a stop signal waits for the requests in flight.
+GRACE_S = 10
+
+
+def serve(load_model: Callable[[], PyFuncModel], host: str, port: int, limits: Mapping[str, str]) -> None:
+    """Serve until stopped; `limits` override the version's own. Raises InputError for an unusable port or model."""
+    with bind(host, port) as listener:
+        if not is_loopback(host):
+            logger.warning("there is no authentication: whoever reaches %s can use this server", host)
+        if limits:
+            os.environ["CINETUNE_SERVE"] = ";".join(f"{key}={value}" for key, value in limits.items())
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+        # Slow imports, after what can fail at once.
+        import uvicorn
+        from mlflow.pyfunc import scoring_server
+
+        from cinetune.serving.pyfunc import StrictModel
+        from cinetune.serving.server.gateway import App, Gateway
+        from cinetune.serving.service import Service
+
+        def load() -> tuple[App, Service]:
+            model = load_model()
+            service = model.unwrap_python_model().service
+            # Our timeout comes first, with a sentence.
+            os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(round(service.limits.timeout_s) + GRACE_S)
+            return scoring_server.init(StrictModel(model)), service
+
+        gateway = Gateway(load)
+        config = uvicorn.Config(gateway, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE_S)
+        server = uvicorn.Server(config)
+        leave = server.handle_exit
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            gateway.stop(GRACE_S / 2)
+            leave(number, frame)
+
+        server.handle_exit = stop
+        gateway.on_failure = lambda: setattr(server, "should_exit", True)
+        server.run(sockets=[listener])
+        if gateway.failure is not None:
+            raise gateway.failure
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that holds the port while the model loads. Raises InputError when it cannot be had."""
+    if not 0 <= port <= 65535:
+        raise InputError(f"port {port} is none: choose one from 1 to 65535.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InputError(f"host {host!r} cannot be used: {error.strerror}.") from None
+    # The port of a server that has just ended may be taken again at once.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        reason = f"port {port} on {host} cannot be used ({error.strerror})"
+        raise InputError(f"{reason}: choose another with --port.") from None
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,304 @@
+"""Answers to questions about untrusted clips; independent of MLflow.
+
+A row that cannot be answered gets one sentence in its `error`, and the others are answered all the same.
+Rows on one clip share one reading of it, and recent clips are cached.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cinetune import params as params_module
+from cinetune.answers.cleanup import clean
+from cinetune.answers.lenient import parse_lenient
+from cinetune.answers.strict import parse_strict
+from cinetune.artifacts import Adapter
+from cinetune.cinepile import prompts
+from cinetune.cinepile.questions import LETTERS, check_choices, check_text
+from cinetune.errors import InputError
+from cinetune.files import folder_digest
+from cinetune.frames.encoding import encode
+from cinetune.frames.limits import Limits
+from cinetune.frames.sampling import ClipFrames, FrameSettings, identity
+from cinetune.inference.scoring import QuestionPrompt, Reply
+from cinetune.model import lookup
+from cinetune.model.base import check_frame_size, default_device, load_base
+from cinetune.model.encoder import Encoder, encoder_for, encoder_of
+from cinetune.model.lora import load_adapter
+from cinetune.params import FramesParams, ModelParams, Params, ServeParams
+from cinetune.serving import sources
+from cinetune.serving.batching import Clip, Engine, Query
+from cinetune.serving.pools import ClipCache, DecoderPool
+from cinetune.serving.server.deadline import Deadline
+
+MAX_TEXT_CHARS, MAX_SUBTITLE_CHARS, MAX_ERROR_CHARS = 10_000, 200_000, 300
+SCORERS = ("lenient", "strict", "logit")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Generation settings of a request.
+
+    scorer: what decides between options: `lenient` and `strict` read the model's words (lenient takes the
+    likeliest option where they name none), `logit` takes the likeliest and makes no words.
+    """
+
+    max_new_tokens: int
+    scorer: str
+    num_frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A row that can be answered."""
+
+    clip: Clip
+    subtitles: str
+    query: Query
+
+
+class Service:
+    """Owns the model, the decoders and the frames of recent clips. Safe to share by threads."""
+
+    def __init__(
+        self,
+        adapted: torch.nn.Module,
+        encoder: Encoder,
+        frames: FramesParams,
+        clips_folder: Path,
+        limits: ServeParams,
+        questions_per_pack: int,
+        max_new_tokens: int,
+    ) -> None:
+        self.frames, self.limits, self.clips_folder = frames, limits, clips_folder
+        self.defaults = Options(max_new_tokens, "lenient", frames.num_frames)
+        self.engine = Engine(
+            adapted,
+            encoder,
+            frames.num_frames,
+            questions_per_pack,
+            limits.max_waiting,
+            limits.cached_prefix_mb << 20,
+        )
+        self._settings = FrameSettings.of(frames)
+        self._decoders = DecoderPool(Limits.of(replace(frames, timeout_s=limits.decode_timeout_s)), limits)
+        self._url_hosts = [host.strip().lower() for host in limits.url_hosts.split(",") if host.strip()]
+        self._cache = ClipCache(limits.cached_clips)
+
+    @classmethod
+    def load(cls, adapter: Path, config: Mapping[str, Any], base: Path | None = None) -> Service:
+        """A warm service; `base` is the folder of a base that a version brings with it.
+
+        Raises InputError when the base model is missing or is not the one of training, and when the adapter's
+        files are not those that were registered.
+        """
+        if config["prompt_hash"] != prompts.template_hash():
+            raise InputError(
+                "this version was made with another prompt template than this code has: "
+                "serve it with `mlflow models serve`, which uses its own code, or register the adapter again."
+            )
+        if folder_digest(adapter) != config["adapter_sha256"]:
+            raise InputError("the adapter's files are not those that were registered: fetch the version again.")
+        params = params_module.build(ModelParams, config["model"], "model")
+        frames = params_module.build(FramesParams, config["frames"], "frames")
+        folder = base or lookup.find_base(params, config["root"])
+        if lookup.base_digest(folder) != config["base_sha256"]:
+            raise InputError(
+                f"base model {str(folder)!r} is not the one that this adapter was trained on: "
+                "set CINETUNE_BASE_MODEL to the folder of that one."
+            )
+        loaded, tokenizer = load_base(replace(params, base=str(folder), revision=""), default_device())
+        check_frame_size(loaded.config, frames.size)
+        # Versions that were registered before there was a choice lose the end.
+        subtitles = config["max_subtitle_tokens"], config.get("truncate", "end")
+        service = cls(
+            load_adapter(loaded, adapter),
+            encoder_for(loaded.config, tokenizer, frames.num_frames, *subtitles),
+            frames,
+            sources.find_clips(config),
+            limits_of(config),
+            config["questions_per_pack"],
+            config["max_new_tokens"],
+        )
+        service.warm_up()
+        return service
+
+    @classmethod
+    def of_adapter(cls, adapter: Adapter, params: Params) -> Service:
+        """The service of an adapter's folder, with the settings that it was trained with."""
+        params = adapter.params(params)
+        base, tokenizer = load_base(params.model, default_device())
+        check_frame_size(base.config, params.frames.size)
+        return cls(
+            load_adapter(base, adapter.folder),
+            encoder_of(params, base.config, tokenizer),
+            params.frames,
+            Path(params.data.root) / "clips",
+            params.serve,
+            params.evaluate.questions_per_pack,
+            params.evaluate.max_new_tokens,
+        )
+
+    def warm_up(self) -> None:
+        """Start a decoder and run every path once, so that the first client does not wait for it."""
+        row = example_row()
+        deadline = Deadline(None)
+        self.answer([row, row | {"choices": None}], replace(self.defaults, max_new_tokens=2), deadline)
+
+    def close(self) -> None:
+        self.engine.close()
+        self._decoders.close()
+
+    def counts(self) -> Counter[str]:
+        """Totals since the start."""
+        return self.engine.counts + self._cache.counts
+
+    def answer(self, rows: Sequence[Mapping[str, Any]], options: Options, deadline: Deadline) -> list[dict[str, Any]]:
+        """One answer a row, in order.
+
+        Raises BusyError when the queue is full, and TimeoutError once the deadline has passed.
+        """
+        results: list[dict[str, Any]] = [{} for _ in rows]
+        groups: dict[tuple[str, str], list[tuple[int, _Row]]] = {}
+        clips: dict[str, Clip | InputError] = {}
+        for number, row in enumerate(rows):
+            try:
+                found = self._read_row(row, options, deadline, clips)
+            except InputError as error:
+                results[number] = refused(str(error))
+            else:
+                groups.setdefault((found.clip.digest, found.subtitles), []).append((number, found))
+        queries = [(g[0][1].clip, g[0][1].subtitles, [found.query for _, found in g]) for g in groups.values()]
+        for group, replies in zip(groups.values(), self.engine.ask(queries, deadline), strict=True):
+            for (number, found), reply in zip(group, replies, strict=True):
+                results[number] = _shown(found.query.question, reply, options.scorer)
+        return results
+
+    def ask(self, frames: ClipFrames, subtitles: str, question: QuestionPrompt) -> dict[str, Any]:
+        """The answer to one question about decoded frames; subtitles beyond the limit are truncated."""
+        query = self._query(question, self.defaults)
+        [[reply]] = self.engine.ask([(Clip("", frames.frames), subtitles, [query])], Deadline(None))
+        return _shown(question, reply, self.defaults.scorer)
+
+    def _read_row(
+        self, row: Mapping[str, Any], options: Options, deadline: Deadline, clips: dict[str, Clip | InputError]
+    ) -> _Row:
+        """Raises InputError for a row that cannot be answered; `clips` caches this request's videos."""
+        names = ("video", "question", "choices", "subtitles")
+        source, text, choices, subtitles = (_present(row.get(name)) for name in names)
+        subtitles = "" if subtitles is None else subtitles
+        reason = check_text("video", source) or check_text("question", text)
+        if reason is None and choices is not None:
+            reason = check_choices(choices)
+        if reason:
+            raise InputError(reason)
+        question = QuestionPrompt(text, None if choices is None else tuple(str(choice) for choice in choices))
+        if max(map(len, (text, *(question.choices or ())))) > MAX_TEXT_CHARS:
+            raise InputError(f"question and choices may hold {MAX_TEXT_CHARS} characters each: shorten them")
+        if not isinstance(subtitles, str) or len(subtitles) > MAX_SUBTITLE_CHARS:
+            raise InputError(f"subtitles must be text of at most {MAX_SUBTITLE_CHARS} characters")
+        if source not in clips:
+            deadline.check()
+            try:
+                clips[source] = self._decode(source, options.num_frames, deadline)
+            except InputError as error:
+                clips[source] = error
+        clip = clips[source]
+        if isinstance(clip, InputError):
+            raise clip
+        return _Row(clip, subtitles, self._query(question, options))
+
+    def _query(self, question: QuestionPrompt, options: Options) -> Query:
+        needs_words = question.choices is None or options.scorer != "logit"
+        return Query(question, options.max_new_tokens if needs_words else 0)
+
+    def _decode(self, source: str, num_frames: int, deadline: Deadline) -> Clip:
+        name = source if source.startswith(sources.CLIP) else None
+        content = sources.read(source, self.clips_folder, self._url_hosts, self.limits.decode_timeout_s)
+        settings = replace(self._settings, num_frames=num_frames)
+        digest = f"{hashlib.sha256(content).hexdigest()}-{identity(settings)}"
+
+        def decode() -> Clip:
+            with self._decoders.borrow(deadline) as decoder:
+                return Clip(digest, decoder.read(content, settings, name).frames)
+
+        return self._cache.read(digest, decode, deadline)
+
+
+def limits_of(config: Mapping[str, Any]) -> ServeParams:
+    """A version's limits, with what CINETUNE_SERVE changes of them ("timeout_s=30;cached_clips=8")."""
+    pairs = [pair.partition("=") for pair in os.environ.get("CINETUNE_SERVE", "").split(";") if pair.strip()]
+    changed = {name.strip(): value.strip() for name, _, value in pairs}
+    kept = {params_module.RENAMED["serve"].get(name, name): value for name, value in config["serve"].items()}
+    return params_module.build(ServeParams, kept | changed, "serve")
+
+
+def _shown(question: QuestionPrompt, reply: Reply | InputError, scorer: str) -> dict[str, Any]:
+    return answered(question, reply, scorer) if isinstance(reply, Reply) else refused(str(reply))
+
+
+def answered(question: QuestionPrompt, reply: Reply, scorer: str) -> dict[str, Any]:
+    """What a client gets for a reply.
+
+    Under `lenient` the words decide. Where they name no option the most probable one is taken: no guess, for it
+    is what the model holds likeliest, and `raw` shows what it said. `confidence` is the probability of the option
+    taken.
+    """
+    found = {"answer": "", "choice": None, "confidence": None, "raw": reply.raw, "error": None}
+    if question.choices is None:
+        return found | {"answer": clean(reply.raw, None).answer}
+    letter = {
+        "lenient": parse_lenient(reply.raw, question.choices) or reply.letter,
+        "strict": parse_strict(reply.raw, question.choices),
+        "logit": reply.letter,
+    }[scorer]
+    if letter is None:
+        return found
+    index = LETTERS.index(letter)
+    confidence = reply.probabilities[index] if reply.probabilities else math.nan
+    if not math.isfinite(confidence):
+        raise RuntimeError("the model's probabilities are NaN or inf")
+    text = " ".join(question.choices[index].split())
+    return found | {"answer": text, "choice": letter, "confidence": confidence}
+
+
+def refused(reason: str) -> dict[str, Any]:
+    """What a client gets for a row that cannot be answered: one sentence of bounded length."""
+    words = " ".join(reason.split()).removesuffix(".")
+    shown = words if len(words) <= MAX_ERROR_CHARS else words[:MAX_ERROR_CHARS] + ".."
+    return {"answer": "", "choice": None, "confidence": None, "raw": "", "error": f"{shown}."}
+
+
+def _present(value: Any) -> Any:
+    """None for the nulls of pandas."""
+    return None if value is pd.NA or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def example_row() -> dict[str, Any]:
+    """A row that any version answers: one second of a moving square."""
+    pictures: np.ndarray = np.full((12, 64, 64, 3), 90, dtype=np.uint8)
+    for number, picture in enumerate(pictures):
+        picture[24:40, 4 * number : 4 * number + 16] = (230, 200, 40)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "example.mp4"
+        encode(path, pictures, 12)
+        content = base64.b64encode(path.read_bytes()).decode()
+    return {
+        "video": content,
+        "question": "Where does the square go?",
+        "choices": ["to the right", "to the left", "up", "down", "nowhere"],
+        "subtitles": "<subtitle> Look at it go.",
+    }

@@ -1,0 +1,80 @@
+"""Where the video of a request may come from: its own base64, a clip that is served here, an allowed host.
+
+Nothing else is opened, whatever a request names.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cinetune.cinepile import clip_ids
+from cinetune.errors import InputError
+from cinetune.model.lookup import candidate_folders
+from cinetune.serving import remote
+
+MAX_VIDEO_BYTES = 50 << 20
+# What base64 may hold beside its own letters: line breaks.
+MAX_SPACE_CHARS = 1 << 20
+CLIP = "clip:"
+LINK = re.compile(r"https?://", re.IGNORECASE)
+
+
+def read(source: str, clips: Path, url_hosts: Sequence[str], timeout_s: float) -> bytes:
+    """The bytes of a request's video. Raises InputError for what may not or cannot be read."""
+    if source.startswith(CLIP):
+        return read_clip(clips, source.removeprefix(CLIP))
+    if LINK.match(source) and url_hosts:
+        return remote.fetch(source, url_hosts, MAX_VIDEO_BYTES, timeout_s)
+    return read_upload(source)
+
+
+def read_upload(text: str) -> bytes:
+    """The bytes of a video in base64. Raises InputError for anything else; nothing is ever opened by name."""
+    if len(text) > MAX_VIDEO_BYTES * 4 // 3 + MAX_SPACE_CHARS:
+        raise InputError(f"video is above the limit of {MAX_VIDEO_BYTES >> 20} MB: scale it down or cut it")
+    try:
+        content = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        wanted = "the base64 of a video file, or clip:<clip_id>"
+        raise InputError(f"video must be {wanted}: paths and addresses are not opened") from None
+    if len(content) > MAX_VIDEO_BYTES:
+        raise InputError(f"video is above the limit of {MAX_VIDEO_BYTES >> 20} MB: scale it down or cut it")
+    return content
+
+
+def read_clip(folder: Path, clip_id: str) -> bytes:
+    """The file of a clip in the served folder. Raises InputError for other names and links that lead out."""
+    reason = clip_ids.check(clip_id)
+    if reason:
+        raise InputError(f"video names no clip: {reason}")
+    try:
+        root = folder.resolve(strict=True)
+        path = (root / f"{clip_id}.mp4").resolve(strict=True)
+        if not path.is_relative_to(root):
+            raise FileNotFoundError
+        # What was checked must be what is opened, and opening a FIFO must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise FileNotFoundError
+            content = file.read(MAX_VIDEO_BYTES + 1)
+    except (OSError, RuntimeError):
+        # Python 3.11 tells of a loop of links by RuntimeError.
+        raise InputError(f"clip {clip_id!r} is not among the clips that are served here") from None
+    if len(content) > MAX_VIDEO_BYTES:
+        raise InputError(f"clip {clip_id!r} is above the limit of {MAX_VIDEO_BYTES >> 20} MB")
+    return content
+
+
+def find_clips(config: Mapping[str, Any]) -> Path:
+    """CINETUNE_CLIPS, or what the version names, looked for like its base."""
+    override = os.environ.get("CINETUNE_CLIPS")
+    places = [Path(override)] if override else candidate_folders(config["clips"], config["root"])
+    return next((place for place in places if place.is_dir()), places[0])

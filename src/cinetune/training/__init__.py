@@ -1,0 +1,1 @@
+"""One training: LoRA on packs with Hugging Face's Trainer."""

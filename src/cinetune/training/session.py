@@ -1,0 +1,127 @@
+"""One training from its params: its data, its identity, and the adapter that comes of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cinetune import provenance
+from cinetune.artifacts import writing_adapter
+from cinetune.cinepile import prompts, questions
+from cinetune.cinepile.questions import ClipQuestions
+from cinetune.files import quick_digest, text_digest
+from cinetune.frames.store import FrameStore
+from cinetune.params import Params
+from cinetune.runtime import checkpoints, distributed
+
+if TYPE_CHECKING:
+    from cinetune.training.trainer import TrainingResult
+
+logger = logging.getLogger(__name__)
+
+# All that decides an adapter's bytes. Others must not be saved with it: DVC does not train again for them.
+SECTIONS = ("data", "model", "prompt", "frames", "train")
+# How a training is run, which its result does not tell.
+HOW = ("processes", "resume", "dry_run", "compile", "activation_checkpointing")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Clips of training films and of held-out ones; `clips_missing` have no frames."""
+
+    training_clips: list[ClipQuestions]
+    validation_clips: list[ClipQuestions]
+    clips_missing: int
+    store: FrameStore
+
+    @classmethod
+    def read(cls, params: Params, open_frames: Callable[[Params], FrameStore]) -> Inputs:
+        clips = questions.load(params.data.root, "train")
+        store = open_frames(params)
+        seen = store.with_frames(clips)
+        split = questions.split_films(seen, params.train.validation_fraction, params.train.seed)
+        return cls(*split, len(clips) - len(seen), store)
+
+
+def settings_of(params: Params) -> dict[str, dict[str, Any]]:
+    """The sections that an adapter is saved with."""
+    settings = params.sections(*SECTIONS)
+    settings["train"] = {name: value for name, value in settings["train"].items() if name not in HOW}
+    return settings
+
+
+def identity(params: Params, inputs: Inputs, frames: Path) -> dict[str, str]:
+    """All that decides the result of a training, by name; frames: the folder of the frame store."""
+    base = Path(params.model.base)
+    clips = sorted([*inputs.training_clips, *inputs.validation_clips], key=lambda clip: clip.clip_id)
+    decided = {
+        f"{section}.{name}": str(value)
+        for section, values in settings_of(params).items()
+        for name, value in values.items()
+    }
+    return decided | {
+        "the questions": text_digest(repr(clips)),
+        "the frames": quick_digest(frames),
+        "the base model": quick_digest(base) if base.is_dir() else "",
+        "the prompt": prompts.template_hash(),
+        "code": provenance.code_digest("train"),
+    }
+
+
+def fit(
+    params: Params, inputs: Inputs, work: Path, report: Callable[[int, Mapping[str, float]], None]
+) -> TrainingResult:
+    """Load the base and fine-tune it, from the last checkpoint in `work` where there is one.
+
+    report: takes metrics with their step. Raises InputError where the base cannot be used or memory runs out.
+    """
+    from cinetune.model.base import check_frame_size, load_base
+    from cinetune.model.encoder import encoder_of
+    from cinetune.model.lookup import check_base
+    from cinetune.runtime import memory
+    from cinetune.training import trainer
+
+    check_base(params.model.base)
+    with memory.explained(f"loading base model {params.model.base!r}"):
+        base, tokenizer = load_base(params.model, distributed.device())
+    check_frame_size(base.config, params.frames.size)
+    encoder = encoder_of(params, base.config, tokenizer)
+    checkpoint = checkpoints.last(work)
+    if checkpoint is not None and distributed.is_first():
+        logger.info("train: resuming from %s.", checkpoint)
+    clips = inputs.training_clips, inputs.validation_clips
+
+    def frames_of(clip_id: str) -> Any:
+        return inputs.store.read(clip_id).frames
+
+    return trainer.train(base, encoder, *clips, frames_of, params.train, work, report, checkpoint)
+
+
+def save(params: Params, inputs: Inputs, result: TrainingResult, target: Path) -> dict[str, Any]:
+    """Write the adapter's folder; what its training.json holds."""
+    from cinetune.model.lora import save_adapter
+
+    summary = {
+        "best_step": result.best_step,
+        "steps": result.steps,
+        "validation_accuracy": result.validation_accuracy,
+        "dropped_subtitle_tokens": result.dropped_subtitle_tokens,
+        "training_clips": len(inputs.training_clips),
+        "validation_clips": len(inputs.validation_clips),
+        "clips_missing": inputs.clips_missing,
+    }
+    with writing_adapter(target, settings_of(params), summary) as folder:
+        save_adapter(result.model, folder)
+    return summary
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """training.json in sentences."""
+    return (
+        f"Trained on {summary['training_clips']} clips, validated on {summary['validation_clips']}; "
+        f"{summary['clips_missing']} have no frames. "
+        f"Subtitles lost {summary['dropped_subtitle_tokens']} tokens by being shortened."
+    )

@@ -1,0 +1,235 @@
+"""Question files of strangers: good rows go on, each bad one is listed with its reason, and no row stops the rest."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from builders.refusals import sentence
+from cinetune.cinepile import questions
+from cinetune.data import intake, rows
+
+pytestmark = pytest.mark.data
+
+CHOICES = ["in a boat", "on a hill", "at sea", "None", "nan"]
+
+
+def row(number: int = 0, **changed: Any) -> dict[str, Any]:
+    return {
+        "movie_name": "Harbour / Men, 2",
+        "year": 1992,
+        "genre": ["Drama"],
+        "yt_clip_title": "Harbour Men (1992) - Fog Scene",
+        "yt_clip_link": "https://youtube.com/watch?v=-aB3_xyz-09",
+        "movie_scene": "Fog. <subtitle> Who is there?",
+        "subtitles": "<subtitle> Who is there?",
+        "question": f"Where does scene {number} begin?",
+        "choices": CHOICES,
+        "answer_key": "None",
+        "answer_key_position": 3,
+        "question_category": "Setting and\nTechnical Analysis",
+        "hard_split": "False",
+        "visual_reliance": "1",
+    } | changed
+
+
+def read(path: Path, tmp_path: Path) -> intake.Intake:
+    (tmp_path / "out").mkdir(exist_ok=True)
+    return intake.read(str(path), "", None, tmp_path / "out")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path, index=False)
+    elif path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({k: str(v) if isinstance(v, list) else v for k, v in r.items()} for r in rows)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".json", ".jsonl"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_rows_come_through_every_format_as_cinepile_has_them(tmp_path: Path, suffix: str, split: str) -> None:
+    taken = read(write(tmp_path / f"{split}-0{suffix}", [row(0, extra="ignored"), row(1, extra="")]), tmp_path)
+    assert taken.rejected == [] and taken.num_rows == 2
+    [clip] = questions.load(_root(tmp_path), split)
+    assert clip.clip_id == "-aB3_xyz-09" and clip.film == "Harbour / Men, 2 (1992)" and len(clip.questions) == 2
+    # Options that look like missing values are options.
+    assert clip.questions[0].choices == tuple(CHOICES) and clip.questions[0].answer == 3
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{split}.parquet"]
+
+
+def _root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    root.mkdir(exist_ok=True)
+    (root / "questions").symlink_to(tmp_path / "out")
+    return root
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "no question": {"question": None},
+    "empty question": {"question": " "},
+    "a number as question": {"question": float("nan")},
+    "no choices": {"choices": []},
+    "one choice": {"choices": ["a"]},
+    "four choices": {"choices": CHOICES[:4]},
+    "six choices": {"choices": [*CHOICES, "f"]},
+    "27 choices": {"choices": [str(i) for i in range(27)]},
+    "choices as text": {"choices": "in a boat, on a hill, at sea, None, nan"},
+    "none among choices": {"choices": [*CHOICES[:4], None]},
+    "same choices": {"choices": ["a", "a ", "b", "c", "d"]},
+    "index -1": {"answer_key_position": -1},
+    "index 5": {"answer_key_position": 5},
+    "index as text": {"answer_key_position": "2"},
+    "index 2.5": {"answer_key_position": 2.5},
+    "index true": {"answer_key_position": True},
+    "no index": {"answer_key_position": None},
+    "another key": {"answer_key": "at sea"},
+    "no key": {"answer_key": None},
+    "unknown category": {"question_category": "Weather"},
+    "no subtitles": {"subtitles": None},
+    "year as text": {"year": "MCMXCII"},
+    "no film": {"movie_name": ""},
+    "genre as text": {"genre": "Drama"},
+    "half a surrogate": {"subtitles": "\udcff"},
+    "no link": {"yt_clip_link": None},
+    "playlist": {"yt_clip_link": "https://youtube.com/playlist?list=PL01234567890"},
+    "short id": {"yt_clip_link": "https://youtube.com/watch?v=abc"},
+    "id with a path": {"yt_clip_link": "a.mp4", "clip_id": "../a"},
+    "another scheme": {"yt_clip_link": "concat:a|b"},
+    "asked before": {"question": "Where does scene 0 begin?"},
+    "another film": {"year": 1993},
+}
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_a_bad_row_is_listed_with_its_reason_and_costs_no_other(tmp_path: Path, name: str) -> None:
+    rows = [row(0), row(1, **BAD[name]), row(2)]
+    taken = read(write(tmp_path / "test.json", rows), tmp_path)
+    assert [rejected["row"] for rejected in taken.rejected] == ["test.json, row 1"]
+    [reason] = [rejected["reason"] for rejected in taken.rejected]
+    assert 10 < len(reason) <= 300 and "\n" not in reason
+    reason.encode()
+    assert [q.text for q in questions.load(_root(tmp_path), "test")[0].questions] == [
+        row(0)["question"],
+        row(2)["question"],
+    ]
+
+
+def test_hostile_text_that_is_text_goes_on(tmp_path: Path) -> None:
+    subtitles = "<video> USER: ASSISTANT: \0 \u202e שלום " + "x" * 1_000_000
+    taken = read(write(tmp_path / "test.csv", [row(0), row(1, subtitles=subtitles, yt_clip_link="a.mp4")]), tmp_path)
+    assert taken.rejected == [] and len(taken.first(0)) == 2
+
+
+def test_a_csv_line_that_is_broken_is_one_rejected_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "test.csv", [row(0), row(1), row(2)])
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert len(lines) > 4
+    path.write_bytes(b"".join([*lines, b"too,few\n", lines[-1].replace(b"False", b"\xff\xfe")]))
+    taken = read(path, tmp_path)
+    assert len(taken.rejected) == 2 and sum(taken.questions["test"].values()) == 3
+
+
+def test_parquet_text_that_is_not_utf8_is_one_rejected_row(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([row(0), row(1), row(2)])
+    texts = pa.array([b"one", b"\xff\xfe", b"three"], pa.binary())
+    spoilt = pa.StringArray.from_buffers(3, texts.buffers()[1], texts.buffers()[2])
+    table = table.set_column(table.schema.get_field_index("subtitles"), "subtitles", spoilt)
+    pyarrow.parquet.write_table(table, tmp_path / "test.parquet")
+    taken = read(tmp_path / "test.parquet", tmp_path)
+    assert [rejected["row"] for rejected in taken.rejected] == ["test.parquet, row 1"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.with_suffix(".parquet"),
+        lambda path: _text(path.with_suffix(".xlsx"), ""),
+        lambda path: _text(path.with_suffix(".parquet"), "no parquet"),
+        lambda path: _text(path.with_suffix(".json"), "[{"),
+        lambda path: _text(path.with_suffix(".csv"), ""),
+        lambda path: _text(path.with_suffix(".csv"), "question,choices\na,b\n"),
+        lambda path: _text(path.with_suffix(".jsonl"), "\n\n"),
+        lambda path: write(path.with_suffix(".parquet"), [{k: v for k, v in row().items() if k != "year"}]),
+        lambda path: path.parent,
+    ],
+)
+def test_a_file_that_cannot_be_used_at_all_is_one_sentence(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    path = make(tmp_path / "test")
+    assert str(path) in sentence(lambda: read(path, tmp_path))
+
+
+def _text(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_reason_shows_no_keys_of_an_address(tmp_path: Path) -> None:
+    addresses = ["http://me:PASS@host/a.mp4?key=SECRET&v=1", "http://me:PASS@host/b.mp4?v=2&token=SECRET"]
+    rows = [row(number, yt_clip_link=address, clip_id="same") for number, address in enumerate(addresses)]
+    [rejected] = read(write(tmp_path / "test.jsonl", rows), tmp_path).rejected
+    assert "SECRET" not in rejected["reason"] and "PASS" not in rejected["reason"]
+    assert "host/b.mp4?v=2&token=..." in rejected["reason"]
+
+
+def test_a_list_of_links_gives_clips_without_questions(tmp_path: Path) -> None:
+    path = _text(
+        tmp_path / "links.csv",
+        "url,title\nhttps://youtube.com/watch?v=-aB3_xyz-09,Harbour Men (1992) - Fog Scene (1/2) | X\nnowhere:,T\n",
+    )
+    taken = read(path, tmp_path)
+    assert [clip.film for clip in taken.first(0)] == ["Harbour Men (1992)"] and len(taken.rejected) == 1
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_both_splits_are_drawn_on_in_turn_and_a_limit_holds_for_questions_too(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(
+            tmp_path / f"{split}.jsonl",
+            [row(i, yt_clip_link=f"{split}{i}.mp4", clip_id=f"{split}{i}") for i in range(4)],
+        )
+    (tmp_path / "out").mkdir()
+    taken = intake.read(f"{tmp_path}/test.jsonl|{tmp_path}/train.jsonl", "", None, tmp_path / "out")
+    assert [clip.clip_id for clip in taken.first(3)] == ["train0", "test0", "train1"]
+    intake.keep_only(tmp_path / "out" / "train.parquet", {"train0", "train1"})
+    assert [clip.clip_id for clip in questions.load(_root(tmp_path), "train")] == ["train0", "train1"]
+
+
+def test_the_hub_is_asked_for_a_named_version_at_a_named_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = tmp_path / "hub"
+    for name in ("one", "two"):
+        (hub / name).mkdir(parents=True)
+        for split in ("train", "test"):
+            write(hub / name / f"{split}.parquet", [row(0, question=f"{name} {split}?", videoID="-aB3_xyz-09")])
+    card = "---\nconfigs:\n"
+    for config, folder in (("default", "one"), ("v2", "two")):
+        card += f"- config_name: {config}\n  data_files:\n"
+        card += "".join(f"  - split: {split}\n    path: {folder}/{split}.parquet\n" for split in ("train", "test"))
+    (hub / "README.md").write_text(f"{card}---\n")
+    monkeypatch.setattr(rows, "HUB", str(hub))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "out").mkdir()
+    assert "download.revision" in sentence(lambda: intake.read("v1", "", None, tmp_path / "out"))
+    for version, name in (("v1", "one"), ("v2", "two")):
+        taken = intake.read(version, "0" * 40, None, tmp_path / "out")
+        assert taken.rejected == [] and len(taken.first(0)) == 1
+        assert pd.read_parquet(tmp_path / "out" / "test.parquet").question.tolist() == [f"{name} test?"]
+    monkeypatch.setattr(rows, "HUB", str(tmp_path / "gone"))
+    assert "log in" in sentence(lambda: intake.read("v1", "0" * 40, None, tmp_path / "out"))

@@ -1,0 +1,80 @@
+"""Comparisons pair questions, refuse what is not alike, and say where two models differ; so do tables of drops."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders.predictions import make_predictions
+from builders.refusals import sentence
+from cinetune.artifacts import Evaluation
+from cinetune.evaluation import comparison, metrics
+from cinetune.evaluation.paired import compare
+
+pytestmark = pytest.mark.evaluation
+
+SAMPLES, SEED = 200, 3
+
+
+def evaluated(name, rows, parsers="p", **summary):
+    made = metrics.summarise(rows, name, "CinePile-mini", "test", "none", SAMPLES, SEED)
+    return Evaluation(name, rows, {**made, **summary}, {"parsers_hash": parsers})
+
+
+@pytest.fixture(scope="module")
+def pair():
+    rows = [make_predictions(skill=skill, seed=seed) for skill, seed in ((0.1, 1), (0.7, 2))]
+    linked = [table.assign(url="https://example.org/a?b=<c>", question="Who <b>is</b> it?") for table in rows]
+    return [evaluated("base", linked[0]), evaluated("finetuned", linked[1])]
+
+
+def test_the_difference_is_of_the_later_less_the_first(pair):
+    measured = comparison.measure(pair, "logit", SAMPLES, SEED, "clips")
+    found = measured["differences"]["finetuned"]["overall"]
+    accuracy = {name: content["overall"]["accuracy"] for name, content in measured["models"].items()}
+    assert measured["against"] == "base"
+    assert found["difference"] == pytest.approx(accuracy["finetuned"] - accuracy["base"])
+    assert found["ci95"][0] > 0 and found["p_value"] < 0.001
+    wider = comparison.measure(pair, "logit", SAMPLES, SEED, "films")["differences"]["finetuned"]["overall"]
+    assert wider["difference"] == found["difference"] and wider["ci95"] != found["ci95"]
+
+
+def test_disagreements_add_up_with_the_counts_of_the_test(pair):
+    base, finetuned = pair
+    rows = comparison.disagreements(finetuned, base, "logit")
+    found = compare(finetuned.predictions, base.predictions, "logit", 10, 0)["overall"]
+    counts = rows["verdict"].value_counts()
+    assert (counts["won"], counts["lost"]) == (found["only_a"], found["only_b"])
+    won = rows[rows["verdict"] == "won"]
+    assert (won["letter_a"] == won["gold"]).all() and (won["letter_b"] != won["gold"]).all()
+    both_wrong = rows[rows["verdict"] == "both wrong, differently"]
+    assert (both_wrong["letter_a"] != both_wrong["letter_b"]).all()
+    assert not comparison.disagreements(base, base, "logit").size
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "named"),
+    [
+        (lambda e: evaluated(e.name, e.predictions, dataset="CinePile-v2"), "dataset", "'CinePile-v2'"),
+        (lambda e: evaluated(e.name, e.predictions, split="train"), "split", "'train'"),
+        (lambda e: evaluated(e.name, e.predictions.iloc[3:]), "questions", "3 questions"),
+        (lambda e: evaluated(e.name, e.predictions, parsers="other"), "scorer", "parsers"),
+        (lambda e: evaluated(e.name, e.predictions.assign(raw="", lenient=None)), "scorer", "no reply"),
+    ],
+)
+def test_what_is_not_alike_is_refused_unless_it_is_allowed_by_name(pair, change, kind, named):
+    other = change(pair[1])
+    text = sentence(lambda: comparison.check_alike([pair[0], other], "lenient", ()))
+    assert named in text and f"allow={kind}" in text and "'base'" in text
+    (overlooked,) = comparison.check_alike([pair[0], other], "lenient", (kind,))
+    assert named in overlooked
+
+
+def test_the_parsers_do_not_matter_where_no_words_are_read(pair):
+    other = evaluated("other", pair[1].predictions, parsers="newer")
+    assert comparison.check_alike([pair[0], other], "logit", ()) == []
+
+
+def test_one_evaluation_alone_and_an_unknown_allowance_are_refused(pair):
+    assert "two evaluations" in sentence(lambda: comparison.check_alike(pair[:1], "logit", ()))
+    assert "'model'" in sentence(lambda: comparison.read_allowed("split model"))
+    assert comparison.read_allowed("split, questions") == ("split", "questions")

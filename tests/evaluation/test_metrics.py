@@ -1,0 +1,212 @@
+"""Accuracies carry their counts, and intervals that know which questions belong to one clip."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from builders.predictions import make_predictions
+from cinetune.cinepile.questions import CATEGORIES
+from cinetune.errors import InputError
+from cinetune.evaluation import metrics, statistics
+from cinetune.evaluation.paired import compare
+
+pytestmark = pytest.mark.evaluation
+
+SAMPLES, SEED = 500, 3
+
+
+def width(score: dict) -> float:
+    return score["ci95"][1] - score["ci95"][0]
+
+
+def test_category_keys_are_the_datasets_own_words():
+    assert list(CATEGORIES.values()) == ["crd", "npa", "sta", "temp", "th"]
+    assert CATEGORIES["Character and\nRelationship Dynamics"] == "crd"
+    assert metrics.CATEGORY_TITLES["npa"] == "Narrative and Plot Analysis"
+
+
+def test_accuracy_counts_what_is_right():
+    score = statistics.accuracy([True, False, True, True], ["a", "a", "b", "b"], SAMPLES, SEED)
+    assert (score["n"], score["correct"], score["accuracy"]) == (4, 3, 0.75)
+    assert score["ci95"] == [0.5, 1.0]
+
+
+def test_identical_clips_leave_nothing_uncertain():
+    score = statistics.accuracy([True, False] * 20, np.repeat(np.arange(20), 2), SAMPLES, SEED)
+    assert score["ci95"] == [0.5, 0.5]
+
+
+def test_questions_that_stand_and_fall_with_their_clip_widen_the_interval():
+    per_clip = np.arange(40) % 2 == 0
+    correct = np.repeat(per_clip, 10)
+    by_clip = statistics.accuracy(correct, np.repeat(np.arange(40), 10), 2000, SEED)
+    by_question = statistics.accuracy(correct, np.arange(400), 2000, SEED)
+    # With wholly correlated clips of 10 questions the spread is sqrt(10) times as large.
+    assert width(by_clip) / width(by_question) == pytest.approx(math.sqrt(10), rel=0.1)
+
+
+def test_single_question_clips_give_the_textbook_interval():
+    correct = np.arange(1000) < 450
+    score = statistics.accuracy(correct, np.arange(1000), 4000, SEED)
+    half = 1.96 * math.sqrt(0.45 * 0.55 / 1000)
+    assert score["ci95"] == pytest.approx([0.45 - half, 0.45 + half], abs=0.004)
+
+
+def test_the_interval_is_the_same_every_time_and_in_any_order():
+    generator = np.random.default_rng(1)
+    correct, clips = generator.random(200) < 0.4, generator.integers(30, size=200)
+    order = generator.permutation(200)
+    first = statistics.accuracy(correct, clips, SAMPLES, SEED)
+    assert statistics.accuracy(correct, clips, SAMPLES, SEED) == first
+    assert statistics.accuracy(correct[order], clips[order], SAMPLES, SEED) == first
+    assert statistics.accuracy(correct, clips, SAMPLES, SEED + 1) != first
+
+
+def test_no_questions_have_no_accuracy_and_one_clip_has_no_interval():
+    assert statistics.accuracy([], [], SAMPLES, SEED) == {"n": 0, "correct": 0, "accuracy": None, "ci95": None}
+    assert statistics.accuracy([True, False], ["a", "a"], SAMPLES, SEED)["ci95"] is None
+
+
+def test_the_summary_has_the_form_of_metrics_json():
+    summary = metrics.summarise(make_predictions(), "base", "mini", "test", None, SAMPLES, SEED)
+    assert list(summary)[:7] == [
+        "model", "dataset", "split", "ablation", "scorers", "clips_missing", "questions_missing",
+    ]  # fmt: skip
+    assert list(summary["scorers"]) == ["strict", "lenient", "logit"]
+    for scores in summary["scorers"].values():
+        assert set(scores) >= {"overall", "unparsed", "categories", "hard_split", "visual_reliance"}
+        assert list(scores["categories"]) == ["crd", "npa", "sta", "temp", "th"]
+        assert list(scores["hard_split"]) == ["True", "False"]
+        assert list(scores["visual_reliance"]) == ["0", "1"]
+        for part in [scores["overall"], *scores["categories"].values(), *scores["hard_split"].values()]:
+            assert list(part) == ["n", "correct", "accuracy", "ci95"]
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_parts_of_the_summary_add_up():
+    scores = metrics.summarise(make_predictions(), "m", "d", "s", "none", SAMPLES, SEED)["scorers"]["logit"]
+    for name in ("categories", "hard_split", "visual_reliance"):
+        for count in ("n", "correct"):
+            assert sum(part[count] for part in scores[name].values()) == scores["overall"][count]
+
+
+def test_missing_clips_are_counted_and_not_scored():
+    summary = metrics.summarise(make_predictions(), "m", "d", "s", "none", SAMPLES, SEED)
+    assert (summary["clips_missing"], summary["questions_missing"]) == (1, 10)
+    assert summary["scorers"]["logit"]["overall"]["n"] == 110
+    assert summary["scorers"]["logit"]["unparsed"] == 0
+
+
+def test_an_unparsed_reply_is_wrong_and_counted():
+    scores = metrics.summarise(make_predictions(), "m", "d", "s", "none", SAMPLES, SEED)["scorers"]["strict"]
+    assert scores["unparsed"] == 110
+    assert scores["overall"]["accuracy"] == 0.0
+
+
+def test_no_ablation_is_null_and_an_ablation_keeps_its_name():
+    for given, written in ((None, None), ("none", None), ("no_frames", "no_frames")):
+        summary = metrics.summarise(make_predictions(), "m", "d", "s", given, SAMPLES, SEED)
+        assert summary["ablation"] == written
+
+
+def test_an_odd_visual_reliance_is_unknown():
+    predictions = make_predictions()
+    predictions.loc[3, "visual_reliance"] = "nan"
+    slices = metrics.summarise(predictions, "m", "d", "s", None, SAMPLES, SEED)["scorers"]["logit"]
+    assert slices["visual_reliance"]["unknown"]["n"] == 1
+
+
+def test_predictions_without_an_answered_question_still_make_a_summary():
+    predictions = make_predictions().assign(status="missing_clip")
+    summary = metrics.summarise(predictions, "m", "d", "s", None, SAMPLES, SEED)
+    assert summary["scorers"]["logit"]["overall"] == {"n": 0, "correct": 0, "accuracy": None, "ci95": None}
+    assert summary["questions_missing"] == 120
+
+
+def test_the_summary_survives_parquet(tmp_path):
+    predictions = make_predictions()
+    predictions.to_parquet(tmp_path / "predictions.parquet")
+    again = pd.read_parquet(tmp_path / "predictions.parquet")
+    first = metrics.summarise(predictions, "m", "d", "s", None, SAMPLES, SEED)
+    assert metrics.summarise(again, "m", "d", "s", None, SAMPLES, SEED) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda rows: rows.assign(category="Temporal analysis"), "Temporal analysis"),
+        (lambda rows: rows.drop(columns="logit"), "logit"),
+        (lambda rows: rows.assign(question_id="twice"), "twice"),
+        (lambda rows: rows.assign(gold=None), "clip00-00"),
+    ],
+)
+def test_predictions_that_cannot_be_scored_are_refused_by_name(change, named):
+    with pytest.raises(InputError, match=named):
+        metrics.summarise(change(make_predictions()), "m", "d", "s", None, SAMPLES, SEED)
+
+
+def test_a_paired_difference_is_sharper_than_two_intervals():
+    clips = np.repeat(np.arange(50), 4)
+    generator = np.random.default_rng(5)
+    b = generator.random(200) < 0.4
+    a = b | (generator.random(200) < 0.1)
+    pair = statistics.paired_difference(a, b, clips, SAMPLES, SEED)
+    assert pair["n"] == 200
+    assert pair["difference"] == pytest.approx(a.mean() - b.mean())
+    assert 0 < pair["ci95"][0] <= pair["difference"] <= pair["ci95"][1]
+    assert width(pair) < width(statistics.accuracy(a, clips, SAMPLES, SEED))
+
+
+def test_a_model_does_not_differ_from_itself():
+    correct = np.arange(20) % 3 == 0
+    pair = statistics.paired_difference(correct, correct, np.arange(20), SAMPLES, SEED)
+    assert (pair["difference"], pair["ci95"]) == (0.0, [0.0, 0.0])
+    assert statistics.mcnemar(correct, correct) == {"only_a": 0, "only_b": 0, "p_value": 1.0}
+
+
+def test_mcnemar_is_the_exact_binomial_test():
+    a = [True] * 9 + [False] + [True] * 5
+    b = [False] * 9 + [True] + [True] * 5
+    result = statistics.mcnemar(a, b)
+    assert (result["only_a"], result["only_b"]) == (9, 1)
+    assert result["p_value"] == pytest.approx(2 * (1 + 10) / 2**10)
+
+
+def test_mcnemar_holds_for_thousands_of_questions():
+    one, other = np.arange(4941) < 2600, np.arange(4941) >= 2600
+    assert 0 < statistics.mcnemar(one, other)["p_value"] < 0.001
+
+
+def test_calibration_error_is_zero_when_confidence_is_earned_and_large_when_not():
+    assert statistics.expected_calibration_error([0.75] * 4, [True, True, True, False], 10) == pytest.approx(0)
+    assert statistics.expected_calibration_error([1.0] * 4, [False] * 4, 10) == pytest.approx(1)
+    mixed = statistics.expected_calibration_error([0.25] * 2 + [0.95] * 2, [False, True, True, True], 10)
+    assert mixed == pytest.approx(0.5 * 0.25 + 0.5 * 0.05)
+    assert statistics.expected_calibration_error([], [], 10) is None
+
+
+def test_calibration_refuses_logits():
+    with pytest.raises(InputError, match="probabilities"):
+        statistics.calibration([3.2], [True], 10)
+
+
+def test_comparison_pairs_questions_by_id_and_counts_the_rest():
+    better, worse = make_predictions(skill=0.9, seed=1), make_predictions(skill=0.1, seed=2)
+    result = compare(better, worse.iloc[::-1].iloc[:-3], "logit", SAMPLES, SEED)
+    assert result["overall"]["n"] == 107
+    assert result["questions_unpaired"] == 3
+    assert result["overall"]["difference"] > 0
+    assert result["overall"]["only_a"] > result["overall"]["only_b"]
+    assert sum(part["n"] for part in result["categories"].values()) == 107
+
+
+def test_comparison_refuses_two_different_data_sets():
+    other = make_predictions()
+    other.loc[0, "gold"] = "A" if other.loc[0, "gold"] != "A" else "B"
+    with pytest.raises(InputError, match="clip00-00"):
+        compare(make_predictions(), other, "logit", SAMPLES, SEED)

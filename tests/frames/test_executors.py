@@ -1,0 +1,204 @@
+"""One machine, a job array or a Ray cluster: the store has the same bytes, also when something dies in the middle."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from builders.refusals import sentence
+from cinetune import params as params_module
+from cinetune.frames import executors, writer
+from cinetune.frames.encoding import encode
+from cinetune.frames.executors import Work
+from cinetune.frames.limits import Limits
+from cinetune.frames.sampling import FrameSettings
+from cinetune.frames.store import FrameStore, plan
+from cinetune.stages import frames as frames_stage
+
+pytestmark = pytest.mark.data
+
+SETTINGS = FrameSettings("uniform", num_frames=2, size=16, cut_threshold=30.0, min_shot_frames=8)
+LIMITS = Limits(timeout_s=20.0, max_megapixels=9.0, max_duration_s=900.0, memory_mb=2048, max_frames=5000)
+SHARD_CLIPS = 3
+CLIP_IDS = ["-a", "b", "broken", "c", "d", "../outside", "e", "gone", "f", "g", "h"]
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engines") / "clips"
+    folder.mkdir()
+    for number, clip_id in enumerate(CLIP_IDS):
+        images = np.random.default_rng(number).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+        # One lies where an id that is a path would find it.
+        encode(folder / f"{clip_id}.mp4", images, 4)
+    (folder / "broken.mp4").write_bytes(b"broken")
+    (folder / "gone.mp4").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one undisturbed run makes."""
+    work = Work(tmp_path_factory.mktemp("whole"), clips, SETTINGS, LIMITS, workers=2)
+    results = list(executors.here(work, plan(CLIP_IDS, SHARD_CLIPS)))
+    assert [clip_id for clip_id, is_ok in zip(CLIP_IDS, results, strict=True) if not is_ok] == [
+        "broken",
+        "../outside",
+        "gone",
+    ]
+    join(work.root)
+    return content(work.root)
+
+
+def join(root: Path, clip_ids: list[str] = CLIP_IDS) -> None:
+    writer.join(root, SETTINGS, SHARD_CLIPS, clip_ids)
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(root.iterdir())}
+
+
+def test_parts_of_a_job_array_join_to_the_bytes_of_one_run(
+    clips: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    work = Work(tmp_path, clips, SETTINGS, LIMITS, workers=1)
+    for part in (2, 0, 1):
+        list(executors.here(work, plan(CLIP_IDS, SHARD_CLIPS)[part::3]))
+        assert "index.parquet" not in content(tmp_path)
+    inodes = {path.stat().st_ino for path in tmp_path.glob("part-*")}
+    join(tmp_path)
+    assert content(tmp_path) == expected
+    # They are renamed, not written again.
+    assert {path.stat().st_ino for path in tmp_path.glob("shard-*")} == inodes
+
+
+def test_parts_that_are_done_at_once_do_not_disturb_each_other(
+    clips: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    def run(part: int) -> None:
+        work = Work(tmp_path, clips, SETTINGS, LIMITS, workers=1)
+        list(executors.here(work, plan(CLIP_IDS, SHARD_CLIPS)[part::4]))
+
+    threads = [threading.Thread(target=run, args=(part,)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    join(tmp_path)
+    assert content(tmp_path) == expected
+
+
+def test_a_part_that_was_killed_is_done_again_and_the_others_stay(
+    clips: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    shards = plan(CLIP_IDS, SHARD_CLIPS)
+    work = Work(tmp_path, clips, SETTINGS, LIMITS, workers=1)
+
+    def die_in_the_second_shard() -> None:
+        for number, _ in enumerate(executors.here(work, shards)):
+            if number == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=die_in_the_second_shard)
+    process.start()
+    process.join()
+    assert process.exitcode == -9
+    done = writer.done(tmp_path, SETTINGS)
+    assert done == {"-a", "b"}
+    list(executors.here(work, [[clip_id for clip_id in shard if clip_id not in done] for shard in shards]))
+    join(tmp_path)
+    assert content(tmp_path) == expected
+
+
+def test_a_clip_that_comes_in_at_the_front_moves_the_others_without_decoding_them(clips: Path, tmp_path: Path) -> None:
+    work = Work(tmp_path / "grown", clips, SETTINGS, LIMITS, workers=1)
+    list(executors.here(work, plan(CLIP_IDS[3:5], SHARD_CLIPS)))
+    join(work.root, CLIP_IDS[3:5])
+    list(executors.here(work, [["b"]]))
+    join(work.root, ["b", "c", "d"])
+    whole = Work(tmp_path / "whole", clips, SETTINGS, LIMITS, workers=1)
+    list(executors.here(whole, [["b", "c", "d"]]))
+    join(whole.root, ["b", "c", "d"])
+    assert content(work.root) == content(whole.root)
+
+
+def test_parts_made_with_other_settings_do_not_mix(clips: Path, tmp_path: Path) -> None:
+    list(executors.here(Work(tmp_path, clips, SETTINGS, LIMITS, workers=1), [["b"]]))
+    other = FrameSettings("uniform", num_frames=2, size=16, cut_threshold=30.0, min_shot_frames=8, seek="keyframe")
+    work = Work(tmp_path, clips, other, LIMITS, workers=1)
+    assert "other settings" in sentence(lambda: list(executors.here(work, [["c"]])))
+    writer.join(tmp_path, other, SHARD_CLIPS, CLIP_IDS)
+    assert len(FrameStore.open(tmp_path)) == 0
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "3", "a/b", "-1/4", "1/0", "1/2/3"])
+def test_a_shard_that_is_none_is_one_sentence(shard: str) -> None:
+    params = params_module.load().override("frames", {"shard": shard})
+    text = sentence(lambda: frames_stage.run(params))
+    assert repr(shard) in text and "3/64" in text
+
+
+def test_the_pipeline_takes_no_shard_and_no_other_folder() -> None:
+    for values in ({"shard": "1/2"}, {"out": "elsewhere"}):
+        params = params_module.load().override("frames", values)
+        assert "by hand" in sentence(lambda params=params: frames_stage.run(params, is_pipeline=True))
+
+
+# ---- Ray
+
+
+def ray_workers(root_pid: int) -> list[int]:
+    """Processes below this one in which Ray decodes."""
+    found, waiting = [], [root_pid]
+    while waiting:
+        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
+            children = [int(pid) for pid in task.read_text().split()]
+            waiting += children
+            found += [p for p in children if b"ray::_shard_task" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return found
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_bytes_also_when_a_worker_is_killed(
+    clips: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    work = Work(tmp_path, clips, SETTINGS, LIMITS, workers=2)
+    killed: list[int] = []
+    is_over = threading.Event()
+
+    def kill_one() -> None:
+        while not killed and not is_over.is_set():
+            for pid in ray_workers(os.getpid())[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            time.sleep(0.02)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    try:
+        results = list(executors.on_ray(work, plan(CLIP_IDS, SHARD_CLIPS)))
+    finally:
+        is_over.set()
+        killer.join()
+    assert killed and len(results) == len(CLIP_IDS) and results.count(False) == 3
+    join(tmp_path)
+    assert content(tmp_path) == expected
+
+
+def test_without_ray_the_engine_says_what_to_install(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    work = Work(tmp_path, clips, SETTINGS, LIMITS, workers=1)
+    assert "pip install" in sentence(lambda: list(executors.on_ray(work, [["b"]])))

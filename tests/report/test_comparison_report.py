@@ -1,0 +1,47 @@
+"""A page on two models side by side, which links clips and lets no markup in."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders.predictions import make_predictions
+from cinetune.artifacts import Evaluation
+from cinetune.evaluation import comparison, metrics
+from cinetune.report import comparison_report
+
+pytestmark = pytest.mark.evaluation
+
+
+SAMPLES, SEED = 200, 3
+
+
+def evaluated(name, rows, parsers="p", **summary):
+    made = metrics.summarise(rows, name, "CinePile-mini", "test", "none", SAMPLES, SEED)
+    return Evaluation(name, rows, {**made, **summary}, {"parsers_hash": parsers})
+
+
+@pytest.fixture(scope="module")
+def pair():
+    rows = [make_predictions(skill=skill, seed=seed) for skill, seed in ((0.1, 1), (0.7, 2))]
+    linked = [table.assign(url="https://example.org/a?b=<c>", question="Who <b>is</b> it?") for table in rows]
+    return [evaluated("base", linked[0]), evaluated("finetuned", linked[1])]
+
+
+def test_the_report_links_clips_and_keeps_markup_out(pair, tmp_path):
+    measured = comparison.measure(pair, "logit", SAMPLES, SEED, "clips")
+    comparison_report.write(tmp_path, pair, measured, ["they differ in x."], "v1", lambda url: url)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<a href="https://example.org/a?b=%3Cc%3E">' in page and "<b>is" not in page
+    for words in ("finetuned against base", "disagree", "they differ in x.", "not comparable", "parsers_hash"):
+        assert words in page
+    assert "https://example.org/a?b=%3Cc%3E" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "JavaScript:x"])
+def test_a_link_that_could_run_something_leads_nowhere(pair, tmp_path, url):
+    changed = [evaluated(e.name, e.predictions.assign(url=url)) for e in pair]
+    measured = comparison.measure(changed, "logit", 10, SEED, "clips")
+    comparison_report.write(tmp_path, changed, measured, [], "none", lambda url: url)
+    assert "<a " not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert text.count("](<") == text.count("![") == 2, "two pictures, and no link"

@@ -1,0 +1,76 @@
+"""What a training would take: told before any weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from transformers import VideoLlavaConfig
+
+from builders.projects import ROOT
+from builders.tokenizers import tokenizer_of
+from builders.trainings import clip, clips
+from cinetune import params
+from cinetune.cinepile.prompts import VIDEO
+from cinetune.model.encoder import Encoder
+from cinetune.model.planning import Plan, PlannedPack, plan
+from cinetune.model.sizes import size_of
+from cinetune.params import Params
+from cinetune.runtime import cost
+
+pytestmark = pytest.mark.training
+
+
+PARAMS = params.load(ROOT / "params.yaml")
+
+
+ANY = 10**6
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    tokenizer = tokenizer_of()
+    return Encoder(tokenizer, tokenizer.convert_tokens_to_ids(VIDEO), num_video_tokens=10, max_subtitle_tokens=512)
+
+
+def of_7b(change: Callable[[Params], Params]) -> cost.Estimate:
+    """Of one pack as it was measured: 2,056 video tokens, 620 of text, 32 questions of 160."""
+    prefix = 2056 + 620
+    item = clip("a", 5)
+    asked = item.questions * 7
+    pack = PlannedPack(item, asked[:32], [], prefix + 32 * 160, prefix)
+    given = change(PARAMS.override("model", {"dtype": "bfloat16"}))
+    size = size_of(VideoLlavaConfig(), given.train.lora_rank)
+    return cost.estimate(Plan([pack], 0, 0), size, given.override("train", {"epochs": 1, "clips_per_step": 1}))
+
+
+def test_memory_is_what_was_measured_on_an_h100_within_a_tenth() -> None:
+    """bf16 without and with activation checkpointing, and NF4 with it: 48.8, 18.9 and 9.2 GB."""
+    plain = of_7b(lambda given: given)
+    assert plain.bytes_kept == pytest.approx(48.8e9, rel=0.1)
+    assert plain.bytes_checkpointed == pytest.approx(18.9e9, rel=0.1)
+    quantised = of_7b(lambda given: given.override("model", {"quantization": "nf4"}))
+    assert quantised.bytes_checkpointed == pytest.approx(9.2e9, rel=0.1)
+
+
+def test_float8_in_both_orders_takes_what_bfloat16_takes() -> None:
+    plain = of_7b(lambda given: given)
+    rounded = of_7b(lambda given: given.override("model", {"quantization": "fp8"}))
+    assert (rounded.bytes_kept, rounded.bytes_checkpointed) == (plain.bytes_kept, plain.bytes_checkpointed)
+
+
+def test_the_matrix_products_of_a_step_take_their_known_time() -> None:
+    """109 questions a second would be trained at the 775 TFLOP/s of the products alone."""
+    assert 32 / (of_7b(lambda given: given).flops / 775e12) == pytest.approx(109, rel=0.05)
+
+
+def test_lora_weights_are_counted() -> None:
+    assert size_of(VideoLlavaConfig(), 8).trained == 19_988_480
+
+
+def test_a_tokenizer_that_is_not_there_is_guessed(encoder: Encoder) -> None:
+    tokenizer = cost.GuessedTokenizer()
+    guessed = Encoder(tokenizer, tokenizer.video_token_id, num_video_tokens=10, max_subtitle_tokens=20)
+    found = plan(clips(5, 3), guessed, 4, ANY, 1)
+    assert found.questions == 8 + 3 and found.dropped_subtitle_tokens > 0
+    assert len(set(guessed.letters())) == 5
