@@ -182,7 +182,7 @@ def measure_store(root: Path) -> dict[str, float]:
             frames = rng.integers(0, 256, (8, 224, 224, 3), dtype=np.uint8)
             times = tuple(float(second) for second in range(8))
             writer.add(clip_id, ClipFrames(frames, times, times * 5, 160.0))
-    join(root, EXACT, SHARD_CLIPS, clip_ids)
+    join(root, EXACT, SHARD_CLIPS, dict.fromkeys(clip_ids, ""))
     store = FrameStore.open(root)
     order = [store.clip_ids[i] for i in rng.integers(0, STORED_CLIPS, 4 * STORED_CLIPS)]
     for clip_id in store.clip_ids:
@@ -220,7 +220,7 @@ def measure_growth(folder: Path, most: int) -> dict[str, float]:
             memory.append(resident_mb())
             began = processor_s()
     began = time.process_time()
-    join(work.root, SMALL, SHARD_CLIPS, clip_ids)
+    join(work.root, SMALL, SHARD_CLIPS, dict.fromkeys(clip_ids, ""))
     joined_s = time.process_time() - began
     tenth = max(1, len(paces) // 10)
     # The first hundred clips also wait for the child to start.

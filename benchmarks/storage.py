@@ -89,7 +89,7 @@ def safetensors(root: Path, clips: Sequence[np.ndarray]) -> Reader:
     with PartWriter(root, SETTINGS, SHARD_CLIPS) as writer:
         for number, frames in enumerate(clips):
             writer.add(str(number), ClipFrames(frames, tuple(map(float, range(8))), (), 160.0))
-    join(root, SETTINGS, SHARD_CLIPS, [str(number) for number in range(len(clips))])
+    join(root, SETTINGS, SHARD_CLIPS, {str(number): "" for number in range(len(clips))})
     store = FrameStore.open(root)
     return lambda i: store.read(str(i)).frames
 

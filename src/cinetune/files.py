@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +20,9 @@ from cinetune.errors import InputError
 
 # How the name of a file ends that is still being written, or was when its writer was killed.
 UNFINISHED = ".unfinished"
+# Digests of files that were read before; removing it only costs time.
+DIGESTS = Path("outputs/digests.sqlite")
+SETTLED_NS, WAIT_S = 2_000_000_000, 5.0
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -73,12 +78,57 @@ def only_one(lock: Path, refusal: str) -> Iterator[None]:
         held.release()
 
 
-def folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path, digest_of: Callable[[Path], str] | None = None) -> str:
     """sha256 over the names and contents of all files of a folder."""
     total = hashlib.sha256()
     for name, path in files_of(folder):
-        total.update(f"{name}\0{file_digest(path)}\n".encode())
+        total.update(f"{name}\0{(digest_of or file_digest)(path)}\n".encode())
     return total.hexdigest()
+
+
+def content_digest(path: Path, is_full: bool = False) -> str:
+    """`file_digest` or `folder_digest`; files that `cached_digests` knows are not read again unless `is_full`."""
+    with cached_digests(is_full) as digest_of:
+        return folder_digest(path, digest_of) if path.is_dir() else digest_of(path)
+
+
+@contextmanager
+def cached_digests(is_full: bool = False, cache: Path | None = None) -> Iterator[Callable[[Path], str]]:
+    """`file_digest` that reads a file once, as long as its size, times and inode stay; with `is_full` always.
+
+    Without a usable cache, or beside a process that holds it, files are read.
+    """
+    with ExitStack() as stack:
+        database = None
+        with suppress(OSError, sqlite3.Error):
+            (cache or DIGESTS).parent.mkdir(parents=True, exist_ok=True)
+            database = stack.enter_context(closing(sqlite3.connect(cache or DIGESTS, WAIT_S, isolation_level=None)))
+            database.execute("PRAGMA synchronous = OFF")
+            database.execute("CREATE TABLE IF NOT EXISTS digests (path PRIMARY KEY, state, digest)")
+
+        def digest_of(path: Path) -> str:
+            began, state = time.time_ns(), _state(path)
+            key = str(path.resolve())
+            if database and not is_full:
+                with suppress(sqlite3.Error):
+                    query = "SELECT digest FROM digests WHERE path = ? AND state = ?"
+                    for (digest,) in database.execute(query, (key, state)):
+                        return str(digest)
+            digest = file_digest(path)
+            # A file that was written just now could be written again without a later time, as in git's index.
+            is_settled = path.stat().st_ctime_ns < began - SETTLED_NS
+            if database and is_settled and _state(path) == state:
+                with suppress(sqlite3.Error):
+                    database.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", (key, state, digest))
+            return digest
+
+        yield digest_of
+
+
+def _state(path: Path) -> str:
+    """What changes with a file's content; the time of its last change of any kind cannot be set by hand."""
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_dev} {status.st_ino}"
 
 
 def files_of(folder: Path, pattern: str = "*") -> list[tuple[str, Path]]:
@@ -89,16 +139,6 @@ def files_of(folder: Path, pattern: str = "*") -> list[tuple[str, Path]]:
 
 def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def quick_digest(folder: Path) -> str:
-    """sha256 over the names, sizes and first megabytes of a folder's files: weights that differ, differ there too."""
-    total = hashlib.sha256()
-    for name, path in files_of(folder):
-        with path.open("rb") as file:
-            start = hashlib.sha256(file.read(2**20)).hexdigest()
-        total.update(f"{name}\0{path.stat().st_size}\0{start}\n".encode())
-    return total.hexdigest()
 
 
 def file_digest(path: Path) -> str:

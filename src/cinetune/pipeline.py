@@ -37,6 +37,10 @@ CHECKPOINTS = Path("outputs/checkpoints")
 # params.yaml as the user wrote it, while `main` has other values in its place.
 ORIGINAL = Path(".dvc/tmp/params.yaml.original")
 MAX_NAME_CHARS = 80
+# What an evaluation says of what it read, for a version's tags.
+MEASURED = (
+    "base_digest", "tokenizer_digest", "questions_digest", "frames_digest", "prompt_code_hash", "parsers_hash",
+)  # fmt: skip
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 NAMES_OF_EVALUATIONS = (
     "name base, finetuned, a folder with predictions.parquet and metrics.json, an MLflow run of evaluate (its id, or "
@@ -137,8 +141,8 @@ def tags_of(params: Params, is_pipeline: bool = False) -> dict[str, str]:
     return tags | ({"dvc.stage": os.environ["DVC_STAGE"]} if is_pipeline and "DVC_STAGE" in os.environ else {})
 
 
-def origin_tags(params: Params, adapter: Adapter, experiment_id: str) -> dict[str, str]:
-    """Where a version comes from, as far as it can be known: params, commit, hashes of DVC, MLflow runs."""
+def origin_tags(params: Params, adapter: Adapter, evaluation: Evaluation, experiment_id: str) -> dict[str, str]:
+    """Where a version comes from, as far as it can be known: params, commit, what was measured, MLflow runs."""
     from cinetune.tracking.queries import maker_of
 
     tags = {
@@ -150,6 +154,7 @@ def origin_tags(params: Params, adapter: Adapter, experiment_id: str) -> dict[st
         "frames.settings": json.dumps(params.sections("frames")["frames"]),
         **provenance.git_state(),
         **tags_of(params),
+        **{name: str(evaluation.made_from.get(name) or "") for name in MEASURED},
     }
     locked = provenance.locked_paths()
     root = params.data.root

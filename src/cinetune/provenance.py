@@ -86,9 +86,16 @@ def code_digest(stage: str, pipeline: Path = Path("dvc.yaml")) -> str:
     return total.hexdigest()
 
 
-def source_digest(package: str = "") -> str:
-    """sha256 over this package's code, or over that of one package in it."""
+def source_digest(*parts: str) -> str:
+    """sha256 over this package's code, or over that of packages and modules in it."""
     total = hashlib.sha256()
-    for name, path in files_of(Path(__file__).parent / package, "*.py"):
-        total.update(f"{name}\0".encode() + path.read_bytes())
+    for part in parts or ("",):
+        place = Path(__file__).parent / part
+        for name, path in [(part, place)] if place.is_file() else files_of(place, "*.py"):
+            total.update(f"{name}\0".encode() + path.read_bytes())
     return total.hexdigest()
+
+
+def prompt_code_digest() -> str:
+    """sha256 over what puts text into the prompt's template: what it neutralises, and how it shortens subtitles."""
+    return source_digest("cinepile/prompts.py", "model/encoder.py")

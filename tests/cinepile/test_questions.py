@@ -282,3 +282,41 @@ def test_each_side_has_at_least_one_film(films: int, fraction: float) -> None:
 
 def test_one_film_cannot_be_split() -> None:
     assert "1 film" in sentence(lambda: questions.split_films(clips_of(GOOD), 0.5, seed=0))
+
+
+SPELLINGS = ["Café  Noir", "CAFÉ NOIR", "Cafe\u0301 Noir ", "Ｃafé noir", " café\u00a0noir"]
+
+
+def test_a_film_is_one_however_it_is_written() -> None:
+    spelled = [row(clip_id=f"{n}", movie_name=name) for n, name in enumerate(SPELLINGS)]
+    clips = clips_of(*spelled, row(clip_id="other", movie_name="Cafe Noir"), row(clip_id="later", year=2010))
+    assert len({clip.film for clip in clips}) == 3
+    assert {clip.film for clip in clips_of(*spelled[::-1])} == {clips[0].film}
+    for seed in range(5):
+        sides = questions.split_films(clips, 0.3, seed)
+        assert not {clip.clip_id for clip in sides[0][:1]} & {clip.clip_id for clip in sides[1]}
+        assert any({str(n) for n in range(len(SPELLINGS))} <= {clip.clip_id for clip in side} for side in sides)
+    # Also where each clip is told in its own way.
+    told = [dataclasses.replace(clip, film=f"{name} (1991)") for clip, name in zip(clips[:5], SPELLINGS, strict=True)]
+    for seed in range(5):
+        assert min(map(len, questions.split_films([*told, *clips[5:]], 0.3, seed))) in (1, 2)
+
+
+def test_one_clip_may_have_its_film_written_in_two_ways() -> None:
+    (clip,) = clips_of(row(movie_name="Robin Hood"), row(movie_name="robin hood "))
+    assert len(clip.questions) == 2
+
+
+def test_films_that_stand_in_both_splits_are_named_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "questions").mkdir()
+    table(row(), row(year=None, clip_id="b"), row(movie_name="Once", clip_id="c")).to_parquet(
+        tmp_path / "questions/train.parquet"
+    )
+    films = ["ROBIN HOOD  (1991)", "Robin Hood (2010)", "Twice (1991)"]
+    assert questions.shared_films(films, tmp_path, "train") == ["ROBIN HOOD  (1991)"]
+    assert "ROBIN HOOD" in caplog.text
+    caplog.clear()
+    assert questions.shared_films(films[1:], tmp_path, "train") == [] == questions.shared_films(films, tmp_path, "test")
+    assert not caplog.text

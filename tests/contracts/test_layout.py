@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from builders.projects import ROOT, environment
+from cinetune.frames import store
 
 pytestmark = pytest.mark.experience
 
@@ -193,3 +194,10 @@ def test_a_new_module_that_a_stage_imports_is_among_its_deps_by_its_place(copy: 
         assert misplaced_deps(copy / "dvc.yaml", copy / "src/cinetune") == {"train": {"src/cinetune/serving"}}
     finally:
         stage.write_text(content, encoding="utf-8")
+
+
+def test_frames_are_decoded_again_for_a_change_in_each_module_that_the_decoding_process_runs() -> None:
+    graph = grimp.build_graph("cinetune", cache_dir=None)
+    run = graph.find_upstream_modules("cinetune.frames.worker") | {"cinetune.frames.worker"}
+    inside = {name.removeprefix("cinetune.frames.") for name in run if name.startswith("cinetune.frames.")}
+    assert inside == set(store.DECODING_CODE)

@@ -210,3 +210,13 @@ def test_comparison_refuses_two_different_data_sets():
     other.loc[0, "gold"] = "A" if other.loc[0, "gold"] != "A" else "B"
     with pytest.raises(InputError, match="clip00-00"):
         compare(make_predictions(), other, "logit", SAMPLES, SEED)
+
+
+def test_films_of_the_training_are_scored_apart_from_the_others():
+    rows = make_predictions()
+    plain = metrics.summarise(rows, "m", "d", "s", None, 20, 1)
+    assert metrics.summarise(rows, "m", "d", "s", None, 20, 1, training_films={"another (2001)"}) == plain
+    scores = metrics.summarise(rows, "m", "d", "s", None, 20, 1, training_films={"film1 (2001)"})["scorers"]["logit"]
+    parts = scores["film_overlap"]
+    assert parts["seen"]["n"] == 20 and parts["seen"]["n"] + parts["unseen"]["n"] == scores["overall"]["n"]
+    assert parts["seen"]["correct"] + parts["unseen"]["correct"] == scores["overall"]["correct"]

@@ -127,3 +127,13 @@ def test_the_random_baseline_guesses_evenly_and_each_question_by_itself():
     few = predictions.baseline("random", clips[::-1][:3], 7).set_index("question_id")["logit"]
     assert (table.set_index("question_id")["logit"].loc[few.index] == few).all()
     assert (predictions.baseline("random", clips, 8)["logit"] != table["logit"]).mean() > 0.5
+
+
+def test_words_about_other_questions_under_the_same_ids_are_refused(tmp_path):
+    table = predictions.baseline("random", CLIPS, 1)
+    assert table["question_digest"].nunique() == 4
+    path = save(table, tmp_path / "own.parquet")
+    assert predictions.read(path, CLIPS)["raw"].tolist() == table["raw"].tolist()
+    table.loc[5, "question_digest"] = "0" * 16
+    text = sentence(lambda: predictions.read(save(table, path), CLIPS))
+    assert repr(IDS[5]) in text and "options" in text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -12,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from builders.refusals import sentence
+from cinetune import files
 from cinetune import params as params_module
 from cinetune.frames import executors, writer
 from cinetune.frames.encoding import encode
@@ -60,7 +64,7 @@ def expected(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def join(root: Path, clip_ids: list[str] = CLIP_IDS) -> None:
-    writer.join(root, SETTINGS, SHARD_CLIPS, clip_ids)
+    writer.join(root, SETTINGS, SHARD_CLIPS, dict.fromkeys(clip_ids, ""))
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -112,7 +116,7 @@ def test_a_part_that_was_killed_is_done_again_and_the_others_stay(
     process.start()
     process.join()
     assert process.exitcode == -9
-    done = writer.done(tmp_path, SETTINGS)
+    done = writer.done(tmp_path, SETTINGS, dict.fromkeys(CLIP_IDS, ""))
     assert done == {"-a", "b"}
     list(executors.here(work, [[clip_id for clip_id in shard if clip_id not in done] for shard in shards]))
     join(tmp_path)
@@ -136,7 +140,7 @@ def test_parts_made_with_other_settings_do_not_mix(clips: Path, tmp_path: Path) 
     other = FrameSettings("uniform", num_frames=2, size=16, cut_threshold=30.0, min_shot_frames=8, seek="keyframe")
     work = Work(tmp_path, clips, other, LIMITS, workers=1)
     assert "other settings" in sentence(lambda: list(executors.here(work, [["c"]])))
-    writer.join(tmp_path, other, SHARD_CLIPS, CLIP_IDS)
+    writer.join(tmp_path, other, SHARD_CLIPS, dict.fromkeys(CLIP_IDS, ""))
     assert len(FrameStore.open(tmp_path)) == 0
 
 
@@ -151,6 +155,51 @@ def test_the_pipeline_takes_no_shard_and_no_other_folder() -> None:
     for values in ({"shard": "1/2"}, {"out": "elsewhere"}):
         params = params_module.load().override("frames", values)
         assert "by hand" in sentence(lambda params=params: frames_stage.run(params, is_pipeline=True))
+
+
+def decode(clips: Path, clip_ids: list[str], root: Path, is_full: bool = False) -> dict[str, int]:
+    params = params_module.load().override("frames", {"policy": "uniform", "num_frames": 2, "size": 16}).frames
+    return executors.decode_missing(
+        dataclasses.replace(params, workers=1, shard_clips=SHARD_CLIPS), clips, clip_ids, root, progress, is_full
+    )
+
+
+def progress(total: int) -> tqdm[object]:
+    return tqdm(total=total, disable=True)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_clip_whose_file_is_another_is_decoded_again_and_no_other(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    monkeypatch.setattr(files, "DIGESTS", tmp_path / "digests.sqlite")
+    monkeypatch.setattr(files, "SETTLED_NS", 0)
+    copies, clip_ids = tmp_path / "clips", ["b", "c", "d", "e", "f"]
+    copies.mkdir()
+    for clip_id in clip_ids:
+        shutil.copy(clips / f"{clip_id}.mp4", copies)
+    assert decode(copies, clip_ids, tmp_path / "frames")["clips_new"] == 5
+    assert decode(copies, clip_ids, tmp_path / "frames")["clips_new"] == 0
+    shutil.copy(copies / "e.mp4", copies / "c.mp4")
+    assert decode(copies, clip_ids, tmp_path / "frames", is_full) == {"clips": 5, "clips_new": 1, "clips_failed": 0}
+    decode(copies, clip_ids, tmp_path / "fresh")
+    assert content(tmp_path / "frames") == content(tmp_path / "fresh")
+    store = FrameStore.open(tmp_path / "frames")
+    assert (store.read("c").frames == store.read("e").frames).all()
+
+
+def test_a_clip_that_was_replaced_by_a_broken_one_keeps_no_old_frames(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "DIGESTS", tmp_path / "digests.sqlite")
+    copies = tmp_path / "clips"
+    copies.mkdir()
+    for clip_id in ("b", "c"):
+        shutil.copy(clips / f"{clip_id}.mp4", copies)
+    decode(copies, ["b", "c"], tmp_path / "frames")
+    shutil.copy(clips / "broken.mp4", copies / "c.mp4")
+    assert decode(copies, ["b", "c"], tmp_path / "frames")["clips_failed"] == 1
+    assert list(FrameStore.open(tmp_path / "frames").failures) == ["c"]
 
 
 # ---- Ray

@@ -17,8 +17,10 @@ import pytest
 
 from builders.processes import in_a_fork
 from cinetune.errors import InputError
+from cinetune.frames import store as store_module
+from cinetune.frames import writer as writer_module
 from cinetune.frames.sampling import ClipError, ClipFrames, FrameSettings, identity
-from cinetune.frames.store import FrameStore
+from cinetune.frames.store import DECODING_CODE, FrameStore
 from cinetune.frames.writer import PartWriter, done, join, prepare
 
 pytestmark = pytest.mark.data
@@ -33,15 +35,20 @@ def clip(number: int) -> ClipFrames:
     return ClipFrames(frames, (0.1, 0.2, 1 / 3, number + 1.0), (0.15,) * (number % 2), number + 2.0)
 
 
+def digests(clip_ids: list[str]) -> dict[str, str]:
+    """Of files that are not there."""
+    return dict.fromkeys(clip_ids, "")
+
+
 def fill(root: Path, clip_ids: list[str], settings: FrameSettings = SETTINGS) -> None:
     """One run of a stage: only what is not done yet, in order; the content depends on the id alone."""
     prepare(root, settings)
-    there = done(root, settings)
+    there = done(root, settings, digests(clip_ids))
     with PartWriter(root, settings, shard_clips=3) as writer:
         for clip_id in clip_ids:
             if clip_id not in there:
                 writer.add(clip_id, clip(CLIP_IDS.index(clip_id)))
-    join(root, settings, 3, clip_ids)
+    join(root, settings, 3, digests(clip_ids))
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -92,7 +99,7 @@ def test_failures_are_kept_with_their_reason_and_tried_again(tmp_path: Path) -> 
     with PartWriter(tmp_path, SETTINGS, shard_clips=3) as writer:
         writer.add("a", ClipError("broken", "video 'a' is cut off."))
         writer.add("b", clip(1))
-    join(tmp_path, SETTINGS, 3, ["a", "b"])
+    join(tmp_path, SETTINGS, 3, digests(["a", "b"]))
     store = FrameStore.open(tmp_path)
     assert store.clip_ids == ["b"] and store.failures == {"a": "video 'a' is cut off."}
     assert "a" not in store
@@ -101,10 +108,10 @@ def test_failures_are_kept_with_their_reason_and_tried_again(tmp_path: Path) -> 
     row = pyarrow.parquet.read_table(tmp_path / "index.parquet").to_pylist()[0]
     assert row["status"] == "broken" and row["settings"] == identity(SETTINGS) and row["duration_s"] is None
 
-    assert done(tmp_path, SETTINGS) == {"b"}
+    assert done(tmp_path, SETTINGS, digests(["a", "b"])) == {"b"}
     with PartWriter(tmp_path, SETTINGS, shard_clips=3) as writer:
         writer.add("a", clip(2))
-    join(tmp_path, SETTINGS, 3, ["a", "b"])
+    join(tmp_path, SETTINGS, 3, digests(["a", "b"]))
     store = FrameStore.open(tmp_path)
     assert sorted(store.clip_ids) == ["a", "b"] and store.failures == {}
 
@@ -113,7 +120,7 @@ def test_a_later_failure_does_not_take_frames_away(tmp_path: Path) -> None:
     fill(tmp_path, CLIP_IDS)
     with PartWriter(tmp_path, SETTINGS, shard_clips=3) as writer:
         writer.add("a", ClipError("timeout", "video 'a' took too long."))
-    join(tmp_path, SETTINGS, 3, CLIP_IDS)
+    join(tmp_path, SETTINGS, 3, digests(CLIP_IDS))
     assert "a" in FrameStore.open(tmp_path)
 
 
@@ -137,7 +144,7 @@ def test_bytes_do_not_depend_on_how_many_runs_it_took(tmp_path: Path) -> None:
     with PartWriter(tmp_path / "failed", SETTINGS, shard_clips=3) as failing:
         for clip_id in CLIP_IDS:
             failing.add(clip_id, ClipError("timeout", f"video {clip_id!r} took too long."))
-    join(tmp_path / "failed", SETTINGS, 3, CLIP_IDS)
+    join(tmp_path / "failed", SETTINGS, 3, digests(CLIP_IDS))
     fill(tmp_path / "failed", CLIP_IDS)
     assert content(tmp_path / "failed") == content(tmp_path / "once")
 
@@ -187,7 +194,7 @@ def test_a_run_that_is_killed_loses_the_unfinished_shard_only(tmp_path: Path, af
     assert in_a_fork(kill_while_writing, tmp_path / "s", after) == -signal.SIGKILL
     with pytest.raises(InputError, match="run the frames stage"):
         FrameStore.open(tmp_path / "s")
-    assert done(tmp_path / "s", SETTINGS) == set(CLIP_IDS[:kept])
+    assert done(tmp_path / "s", SETTINGS, digests(CLIP_IDS)) == set(CLIP_IDS[:kept])
     fill(tmp_path / "s", CLIP_IDS)
     fill(tmp_path / "whole", CLIP_IDS)
     assert content(tmp_path / "s") == content(tmp_path / "whole")
@@ -197,7 +204,7 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
     fill(tmp_path, CLIP_IDS)
     before = content(tmp_path)
     (tmp_path / "shard-00001.safetensors").write_bytes(before["shard-00001.safetensors"][:100])
-    assert done(tmp_path, SETTINGS) == {*CLIP_IDS[:3], CLIP_IDS[6]}
+    assert done(tmp_path, SETTINGS, digests(CLIP_IDS)) == {*CLIP_IDS[:3], CLIP_IDS[6]}
     fill(tmp_path, CLIP_IDS)
     assert content(tmp_path) == before
 
@@ -230,3 +237,33 @@ def test_reading_frames_loads_neither_a_video_library_nor_torch() -> None:
     code = f"import sys, cinetune.frames.store; print([name for name in {unwanted} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+@pytest.mark.parametrize("place", ["shard-00000.safetensors", "shard-00002.safetensors"])
+def test_a_flipped_bit_among_the_pixels_is_found_and_made_good(tmp_path: Path, place: str) -> None:
+    fill(tmp_path, CLIP_IDS)
+    before = content(tmp_path)
+    shard = tmp_path / place
+    shard.write_bytes(before[place][:-1] + bytes([before[place][-1] ^ 1]))
+    there = done(tmp_path, SETTINGS, digests(CLIP_IDS), is_full=True)
+    assert there < set(CLIP_IDS)
+    fill(tmp_path, CLIP_IDS)
+    assert content(tmp_path) == before
+
+
+def test_another_decoding_code_replaces_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, CLIP_IDS)
+    for module in (store_module, writer_module):
+        monkeypatch.setattr(module, "code_digest", lambda: "another")
+    assert done(tmp_path, SETTINGS, digests(CLIP_IDS)) == set()
+    with pytest.raises(InputError, match="code"):
+        PartWriter(tmp_path, SETTINGS, shard_clips=3)
+    prepare(tmp_path, SETTINGS)
+    assert set(content(tmp_path)) == {"settings.json"}
+
+
+def test_the_decoding_code_is_what_the_decoding_process_loads() -> None:
+    code = "import sys, cinetune.frames.worker; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    package = "cinetune.frames."
+    assert [name.removeprefix(package) for name in loaded if name.startswith(package)] == sorted(DECODING_CODE)

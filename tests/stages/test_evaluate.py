@@ -224,7 +224,7 @@ def test_the_report_shows_the_frames_of_its_examples_and_opens_in_a_browser(
     assert done.returncode == 0, done.stderr[-2000:]
     page = newest(project, "report") / "report.html"
     text = page.read_text(encoding="utf-8")
-    for words in ("data:image/jpeg;base64,", "prompt_hash", "questions_md5", "What is missing", BROKEN):
+    for words in ("data:image/jpeg;base64,", "prompt_hash", "questions_digest", "What is missing", BROKEN):
         assert words in text
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

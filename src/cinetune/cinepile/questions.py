@@ -5,7 +5,10 @@ Source of the schema: the dataset card of `tomg-group-umd/cinepile` on the Huggi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import logging
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,13 @@ import pandas as pd
 
 from cinetune.cinepile import clip_ids
 from cinetune.errors import InputError
+from cinetune.files import text_digest
+
+logger = logging.getLogger(__name__)
 
 LETTERS = "ABCDE"
 NUM_CHOICES = len(LETTERS)
+MAX_FILMS_NAMED = 5
 # CinePile's names, line break included, and the short ones of metrics and tables.
 CATEGORIES: dict[str, str] = {
     "Character and\nRelationship Dynamics": "crd",
@@ -42,6 +49,11 @@ class Question:
     category: str
     hard_split: str
     visual_reliance: str
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of its text, its options in the data's order and the right one."""
+        return text_digest(json.dumps([self.text, self.choices, self.answer]))[:16]
 
 
 @dataclass(frozen=True)
@@ -150,7 +162,7 @@ def group(table: pd.DataFrame, origin: str) -> list[ClipQuestions]:
         clip_id = row["clip_id"]
         of_clip = questions.setdefault(clip_id, [])
         film = f"{row['movie_name']} ({int(row['year'])})"
-        if films.setdefault(clip_id, film) != film:
+        if film_key(films.setdefault(clip_id, film)) != film_key(film):
             # It would stand on both sides of a split that keeps films apart.
             raise InputError(
                 f"{origin}, row {number}: clip {clip_id!r} is of {film!r}, before it was of {films[clip_id]!r}."
@@ -168,8 +180,10 @@ def group(table: pd.DataFrame, origin: str) -> list[ClipQuestions]:
                 visual_reliance=str(row["visual_reliance"]),
             )
         )
+    # One spelling of a film stands for all, so that results by film count it once.
+    spelling = _spellings(films.values())
     return [
-        ClipQuestions(clip_id, films[clip_id], subtitles[clip_id], tuple(of_clip), **about[clip_id])
+        ClipQuestions(clip_id, spelling[film_key(films[clip_id])], subtitles[clip_id], tuple(of_clip), **about[clip_id])
         for clip_id, of_clip in questions.items()
     ]
 
@@ -185,15 +199,53 @@ def _about(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def film_key(film: str) -> str:
+    """The same for one film, whatever Unicode form, case and spaces its name and year are written in."""
+    return " ".join(unicodedata.normalize("NFKC", film).casefold().split())
+
+
+def _spellings(films: Iterable[str]) -> dict[str, str]:
+    """By key the first of each film's spellings, in their order."""
+    found: dict[str, str] = {}
+    for film in sorted(set(films)):
+        found.setdefault(film_key(film), film)
+    return found
+
+
+def films_of(root: str | Path, split: str) -> set[str]:
+    """Keys of the films that a split has questions about; none where it is not there or cannot be read."""
+    path = Path(root) / "questions" / f"{split}.parquet"
+    try:
+        table = pd.read_parquet(path, columns=["movie_name", "year"])
+    except (OSError, ValueError):
+        return set()
+    pairs = table.drop_duplicates().itertuples(index=False)
+    return {film_key(f"{name} ({int(year)})") for name, year in pairs if isinstance(name, str) and _is_whole(year)}
+
+
+def shared_films(films: Iterable[str], root: str | Path, other_split: str) -> list[str]:
+    """Those of the films that the other split has questions about as well; logs a warning where there are any."""
+    others = films_of(root, other_split)
+    shared = sorted({film for film in films if film_key(film) in others})
+    if shared:
+        names = ", ".join(repr(film) for film in shared[:MAX_FILMS_NAMED])
+        more = f" and {len(shared) - MAX_FILMS_NAMED} more" if len(shared) > MAX_FILMS_NAMED else ""
+        logger.warning("Films in training and test questions alike: %d (%s%s).", len(shared), names, more)
+    return shared
+
+
 def split_films(
     clips: Sequence[ClipQuestions], fraction: float, seed: int
 ) -> tuple[list[ClipQuestions], list[ClipQuestions]]:
     """Training and validation clips; every film is wholly on one side, at least one film on each."""
-    films = sorted({clip.film for clip in clips})
+    films = list(_spellings(clip.film for clip in clips).values())
     if len(films) < 2:
         raise InputError(
             f"the training questions come from {len(films)} film: at least 2 are needed to validate on one."
         )
     count = min(len(films) - 1, max(1, round(len(films) * fraction)))
-    held_out = set(np.random.default_rng(seed).permutation(films)[:count])
-    return [c for c in clips if c.film not in held_out], [c for c in clips if c.film in held_out]
+    held_out = {film_key(film) for film in np.random.default_rng(seed).permutation(films)[:count]}
+    sides: tuple[list[ClipQuestions], list[ClipQuestions]] = [], []
+    for clip in clips:
+        sides[film_key(clip.film) in held_out].append(clip)
+    return sides

@@ -7,13 +7,13 @@ of the next. Nothing depends on the order of the rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cinetune.cinepile.questions import CATEGORIES, LETTERS
+from cinetune.cinepile.questions import CATEGORIES, LETTERS, film_key, films_of
 from cinetune.errors import InputError
 from cinetune.evaluation.published import published_average
 from cinetune.evaluation.statistics import accuracy, calibration, expected_calibration_error
@@ -65,11 +65,13 @@ def summarise(
     seed: int,
     resample: str = "clips",
     published_average: float | None = None,
+    training_films: Collection[str] = (),
 ) -> dict[str, Any]:
     """What metrics.json holds: per scorer the accuracies with their parts, what was missing, calibration.
 
     `predictions` has one row a question; rows whose status is not "ok" are counted and listed as missing and not
     scored. `published_average` (a fraction) is what the missing ones might have scored, where that is known.
+    `training_films`: keys of films (`questions.film_key`) that a model may have been trained on.
     """
     rows = scored(predictions)
     skipped = predictions[predictions["status"] != "ok"]
@@ -82,7 +84,7 @@ def summarise(
         correct = is_correct(rows, name)
         parts = {
             part: {value: score(correct, chosen) for value, chosen in masks.items()}
-            for part, masks in _parts(rows).items()
+            for part, masks in _parts(rows, training_films).items()
         }
         return {
             "overall": score(correct, np.ones(len(rows), dtype=bool)),
@@ -119,8 +121,8 @@ def cluster_names(rows: pd.DataFrame, resample: str) -> np.ndarray:
     return rows[name].astype(str).to_numpy()
 
 
-def _parts(rows: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
-    """Which rows make up each part of each breakdown; genre and decade where the rows have them."""
+def _parts(rows: pd.DataFrame, training_films: Collection[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Which rows make up each part of each breakdown; genre, decade and overlap of films where the rows have them."""
     reliance = rows["visual_reliance"].astype(str)
     by_reliance = {value: reliance == value for value in ("0", "1")}
     is_unknown = ~reliance.isin(list(by_reliance))
@@ -139,6 +141,9 @@ def _parts(rows: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
     if "year" in rows.columns:
         decades = rows["year"].map(lambda year: "" if pd.isna(year) else f"{int(year) // 10 * 10}s")
         parts["decade"] = {name: decades == name for name in sorted(set(decades) - {""})}
+    if "film" in rows.columns:
+        seen = rows["film"].astype(str).map(film_key).isin(list(training_films))
+        parts |= {"film_overlap": {"seen": seen, "unseen": ~seen}} if seen.any() else {}
     return {
         part: {value: chosen.to_numpy(dtype=bool) for value, chosen in masks.items()} for part, masks in parts.items()
     }
@@ -199,7 +204,8 @@ def summarise_for(
     """`summarise` with the data and the statistics that the params name."""
     chosen, dataset = params.evaluate, params.data.name
     statistics = chosen.bootstrap_samples, chosen.seed, chosen.resample, published_average(dataset, is_finetuned)
-    return summarise(predictions, model, dataset, chosen.split, ablation, *statistics)
+    training_films = films_of(params.data.root, "train") if chosen.split != "train" else ()
+    return summarise(predictions, model, dataset, chosen.split, ablation, *statistics, training_films)
 
 
 def headline(summaries: Mapping[str, Any]) -> dict[str, float | None]:

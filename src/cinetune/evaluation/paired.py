@@ -14,7 +14,15 @@ from cinetune.evaluation.metrics import CATEGORY_TITLES, cluster_names, is_corre
 from cinetune.evaluation.statistics import mcnemar, paired_difference
 
 # Columns that two predictions of one question have in common.
-SHARED = ("clip_id", "film", "category", "question", "url")
+SHARED = ("clip_id", "film", "category", "question", "url", "question_digest")
+# What must be the same in both, and what it is called.
+AGREEING = {
+    "clip_id": "clip id",
+    "category": "category",
+    "right_option": "right option",
+    "question": "text",
+    "question_digest": "text or options",
+}
 
 
 def compare(
@@ -50,15 +58,17 @@ def compare(
 def paired(rows_a: pd.DataFrame, rows_b: pd.DataFrame, scorer: str) -> pd.DataFrame:
     """Rows of `scored` side by side, by question_id: what they share, then letter, is_right and the rest by side.
 
-    Raises InputError where the two do not agree on a question's clip, category or right option.
+    Raises InputError where the two do not agree on a question's clip, category, right option, text or options.
     """
     sides = {"a": _side(rows_a, scorer), "b": _side(rows_b, scorer)}
     pairs = sides["a"].merge(sides["b"], on="question_id", suffixes=("_a", "_b"))
-    for name in ("clip_id", "category", "right_option"):
-        differing = pairs.loc[pairs[f"{name}_a"] != pairs[f"{name}_b"], "question_id"]
+    for name, told in AGREEING.items():
+        a, b = pairs[f"{name}_a"], pairs[f"{name}_b"]
+        # Predictions made before there were digests have at most the text.
+        differing = pairs.loc[a.notna() & b.notna() & (a != b), "question_id"]
         if len(differing):
             raise InputError(
-                f"question {differing.iloc[0]!r} has another {name.replace('_', ' ')} in each of the two predictions: "
+                f"question {differing.iloc[0]!r} has another {told} in each of the two predictions: "
                 "evaluate both models on the same data."
             )
     shared = [name for name in (*SHARED, "right_option") if f"{name}_a" in pairs.columns]

@@ -26,6 +26,7 @@ PROBABILITIES = tuple(f"p_{letter}" for letter in LETTERS)
 COLUMNS = (
     "question_id", "clip_id", "film", "year", "genres", "url", "category", "hard_split", "visual_reliance", "question",
     "rotation", "gold", "raw", "strict", "lenient", "abstained", "logit", *PROBABILITIES, "status", "reason",
+    "question_digest",
 )  # fmt: skip
 UNKNOWN = (float("nan"),) * len(LETTERS)
 BASELINES = ("random", "longest-option")
@@ -116,6 +117,13 @@ def read(path: Path, clips: Sequence[ClipQuestions]) -> pd.DataFrame:
             f"them with an empty raw, or with the status {MISSING_CLIP!r} where the clip could not be had."
         )
     by_id = given.to_dict("index")
+    for _, question in asked:
+        told = by_id[question.question_id]["question_digest"]
+        if isinstance(told, str) and told != question.digest:
+            raise InputError(
+                f"predictions file {str(path)!r} answers question {question.question_id!r} with another text or other "
+                "options than this split has: name one that was made on the same questions."
+            )
     return as_table([_scored_row(clip, question, by_id[question.question_id]) for clip, question in asked])
 
 
@@ -131,6 +139,7 @@ def _about(clip: ClipQuestions, question: Question) -> dict[str, Any]:
         "hard_split": question.hard_split,
         "visual_reliance": question.visual_reliance,
         "question": question.text,
+        "question_digest": question.digest,
     }
 
 
@@ -169,7 +178,9 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     twice = table.loc[table["question_id"].duplicated(), "question_id"]
     if len(twice):
         raise refuse(f"answers question {twice.iloc[0]!r} twice: remove one of the rows")
-    table = table.reindex(columns=["question_id", "raw", "status", "reason", "rotation", *PROBABILITIES])
+    table = table.reindex(
+        columns=["question_id", "raw", "status", "reason", "rotation", "question_digest", *PROBABILITIES]
+    )
     table = table.astype({"raw": object, "status": object, "reason": object})
     table["status"] = table["status"].where(table["status"].notna() & (table["status"] != ""), OK)
     table["raw"] = table["raw"].where(table["raw"].notna(), "")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from cinetune.cinepile.clip_ids import check
 from cinetune.errors import InputError
+from cinetune.files import cached_digests
 from cinetune.frames import writer
 from cinetune.frames.decoder import read_many
 from cinetune.frames.limits import Limits, VideoError
@@ -25,13 +27,17 @@ from cinetune.params import FramesParams
 
 @dataclass(frozen=True)
 class Work:
-    """What to decode with what, and the store to put it in, which is open to several writers."""
+    """What to decode with what, and the store to put it in, which is open to several writers.
+
+    digests: of the clips' files by clip id, taken before they are decoded.
+    """
 
     root: Path
     clips: Path
     settings: FrameSettings
     limits: Limits
     workers: int
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_shard(shard: str) -> tuple[int, int]:
@@ -45,21 +51,28 @@ def read_shard(shard: str) -> tuple[int, int]:
 
 
 def decode_missing(
-    params: FramesParams, clips: Path, clip_ids: Sequence[str], root: Path, progress: Callable[[int], tqdm[Any]]
+    params: FramesParams,
+    clips: Path,
+    clip_ids: Sequence[str],
+    root: Path,
+    progress: Callable[[int], tqdm[Any]],
+    is_full: bool = False,
 ) -> dict[str, int]:
-    """Decode the clips of this shard that have no frames in `root`; the last, or only, part joins all of them.
+    """Decode the clips of this shard that have no frames in `root`, or those of another file; the last part joins all.
 
-    clips: the folder of <clip_id>.mp4; progress: a bar for a number of clips. Counts: "clips" of the shard,
-    "clips_new" and "clips_failed" of them.
+    clips: the folder of <clip_id>.mp4; progress: a bar for a number of clips; is_full: files and stored pixels are
+    read in full instead of trusting what is known of them. Counts: "clips" of the shard, "clips_new" and
+    "clips_failed" of them.
     """
     part, parts = read_shard(params.shard)
     settings = FrameSettings.of(params)
     if parts == 1:
         writer.prepare(root, settings)
     shards = plan(clip_ids, params.shard_clips)[part - 1 :: parts]
-    done = writer.done(root, settings)
+    digests = clip_digests(clips, clip_ids if parts == 1 else list(chain(*shards)), is_full)
+    done = writer.done(root, settings, digests, is_full and parts == 1)
     missing = [[clip_id for clip_id in shard if clip_id not in done] for shard in shards]
-    work = Work(root, clips, settings, Limits.of(params), params.workers)
+    work = Work(root, clips, settings, Limits.of(params), params.workers, digests)
     counts = {"clips": sum(map(len, shards)), "clips_new": sum(map(len, missing)), "clips_failed": 0}
     execute = on_ray if params.engine == "ray" else here
     with progress(counts["clips_new"]) as bar:
@@ -68,8 +81,22 @@ def decode_missing(
             bar.set_postfix(failed=counts["clips_failed"], refresh=False)
             bar.update()
     if parts == 1:
-        writer.join(root, settings, params.shard_clips, clip_ids)
+        writer.join(root, settings, params.shard_clips, digests)
     return counts
+
+
+def clip_digests(clips: Path, clip_ids: Iterable[str], is_full: bool = False) -> dict[str, str]:
+    """sha256 of each clip's file in the folder; empty where there is none that can be read."""
+    found: dict[str, str] = {}
+    with cached_digests(is_full) as digest_of:
+        for clip_id in clip_ids:
+            found[clip_id] = ""
+            path = clips / f"{clip_id}.mp4"
+            # Reading a FIFO would wait for a writer for ever.
+            if check(clip_id) is None and path.is_file():
+                with suppress(OSError):
+                    found[clip_id] = digest_of(path)
+    return found
 
 
 def here(work: Work, shards: Sequence[list[str]]) -> Iterator[bool]:
@@ -77,7 +104,7 @@ def here(work: Work, shards: Sequence[list[str]]) -> Iterator[bool]:
     part = PartWriter(work.root, work.settings, max(map(len, shards), default=1))
     last_of_shard = {shard[-1] for shard in shards}
     for clip_id, result in read_many(_paths(work, chain(*shards)), work.settings, work.limits, work.workers):
-        part.add(clip_id, result)
+        part.add(clip_id, result, work.digests.get(clip_id, ""))
         if clip_id in last_of_shard:
             part.flush()
         yield not isinstance(result, VideoError)
@@ -102,15 +129,19 @@ def on_ray(work: Work, shards: Sequence[list[str]]) -> Iterator[bool]:
     there = {"address": os.environ["RAY_ADDRESS"]} if "RAY_ADDRESS" in os.environ else {"num_cpus": work.workers}
     ray.init(**there, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        absolute = Work(work.root.absolute(), work.clips.absolute(), work.settings, work.limits, workers=1)
+        absolute = replace(work, root=work.root.absolute(), clips=work.clips.absolute(), workers=1)
         task = ray.remote(num_cpus=1, max_retries=-1)(_shard_task)
-        waiting = [task.remote(absolute, shard) for shard in shards]
+        waiting = [task.remote(replace(absolute, digests=_of_shard(work, shard)), shard) for shard in shards]
         while waiting:
             done, waiting = ray.wait(waiting)
             for results in ray.get(done):
                 yield from results
     finally:
         ray.shutdown()
+
+
+def _of_shard(work: Work, shard: list[str]) -> dict[str, str]:
+    return {clip_id: work.digests.get(clip_id, "") for clip_id in shard}
 
 
 def _shard_task(work: Work, shard: list[str]) -> list[bool]:

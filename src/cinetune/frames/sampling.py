@@ -20,8 +20,8 @@ from cinetune.files import text_digest
 if TYPE_CHECKING:
     from cinetune.params import FramesParams
 
-# Raise it when the same settings would give other frames than before: stored frames are then decoded again.
-SCHEMA_VERSION = 1
+# Raise it when the store's format changes: stored frames are then decoded again.
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)

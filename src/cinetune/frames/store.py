@@ -2,16 +2,18 @@
 
 shard-00000.safetensors   one uint8 tensor a clip, and the shard's own part of the index in its header
 index.parquet             one row a clip, also for those that failed
-settings.json             the frame settings that all of it was made with
+settings.json             the frame settings, and the digest of the decoding code, that all of it was made with
 part-<hash>.safetensors   a shard that has no number yet; gone when the store is closed
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from cinetune.frames.sampling import SCHEMA_VERSION, ClipFrames, FrameSettings, 
 logger = logging.getLogger(__name__)
 
 REMEDY = "run the frames stage"
+# The modules that the decoding process runs: a change there may change frames, so they are decoded again.
+DECODING_CODE = ("decoding", "limits", "sampling", "timeline", "worker")
 INDEX_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -37,6 +41,8 @@ INDEX_SCHEMA = pa.schema(
         ("times", pa.list_(pa.float64())),
         ("cuts", pa.list_(pa.float64())),
         ("duration_s", pa.float64()),
+        ("clip_sha256", pa.string()),
+        ("frames_sha256", pa.string()),
         ("settings", pa.string()),
     ]
 )
@@ -44,7 +50,11 @@ INDEX_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one clip beside its pixels; times, cuts and duration in seconds."""
+    """What is known of one clip beside its pixels; times, cuts and duration in seconds.
+
+    clip_sha256: of the file that was decoded, empty where there was none; frames_sha256: of the pixels, empty where
+    there are none.
+    """
 
     clip_id: str
     status: str
@@ -52,6 +62,8 @@ class Entry:
     times: tuple[float, ...]
     cuts: tuple[float, ...]
     duration_s: float | None
+    clip_sha256: str = ""
+    frames_sha256: str = ""
 
     @property
     def is_ok(self) -> bool:
@@ -143,22 +155,39 @@ def pack_shard(content: Iterable[tuple[Entry, np.ndarray | None]], settings: Fra
     """A shard's bytes. Its header has one key only, for several would come in another order each time."""
     content = list(content)
     tensors = {entry.clip_id: frames for entry, frames in content if frames is not None}
-    header = {"settings": identity(settings), "clips": [asdict(entry) for entry, _ in content]}
+    header = {"settings": identity(settings), "code": code_digest(), "clips": [asdict(entry) for entry, _ in content]}
     return save(tensors, metadata={"index": json.dumps(header)})
 
 
-def read_shard_index(path: Path, settings: FrameSettings) -> list[Entry] | None:
-    """None for a shard that is damaged or was made with other settings."""
+def read_shard_index(path: Path, settings: FrameSettings, is_full: bool = False) -> list[Entry] | None:
+    """None for a shard that is damaged or was made with other settings or code; `is_full`: pixels are checked too."""
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("index", "{}"))
-            stored = set(file.keys())
+            if header.get("settings") != identity(settings) or header.get("code") != code_digest():
+                return None
+            entries = [entry_of(clip) for clip in header["clips"]]
+            stored = {entry.clip_id: entry.frames_sha256 for entry in entries if entry.is_ok}
+            if stored.keys() != set(file.keys()):
+                return None
+            if is_full and any(frames_digest(file.get_tensor(name)) != digest for name, digest in stored.items()):
+                return None
     except (SafetensorError, OSError, json.JSONDecodeError):
         return None
-    if header.get("settings") != identity(settings):
-        return None
-    entries = [entry_of(clip) for clip in header["clips"]]
-    return entries if {entry.clip_id for entry in entries if entry.is_ok} == stored else None
+    return entries
+
+
+def frames_digest(frames: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(frames).data).hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """sha256 over the code that decides which frames a clip gives."""
+    total = hashlib.sha256()
+    for name in DECODING_CODE:
+        total.update(f"{name}\0".encode() + Path(__file__).with_name(f"{name}.py").read_bytes())
+    return total.hexdigest()
 
 
 def entry_of(row: dict[str, Any]) -> Entry:
@@ -168,11 +197,18 @@ def entry_of(row: dict[str, Any]) -> Entry:
 
 def read_settings(root: Path) -> FrameSettings | None:
     """None where they are missing, damaged or of another schema version."""
+    made_with = read_made_with(root)
+    return made_with and made_with[0]
+
+
+def read_made_with(root: Path) -> tuple[FrameSettings, str] | None:
+    """`read_settings` and the digest of the code."""
     try:
         content = json.loads((root / "settings.json").read_text(encoding="utf-8"))
         if content.pop("schema_version") != SCHEMA_VERSION:
             return None
-        return FrameSettings(**content)
+        code = content.pop("code")
+        return FrameSettings(**content), code
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

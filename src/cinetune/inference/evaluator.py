@@ -35,6 +35,8 @@ def predict(
     for a number of clips. Raises InputError where the data, the frames or the model cannot be used.
     """
     clips = questions.load(params.data.root, params.evaluate.split)
+    if params.evaluate.split != "train":
+        questions.shared_films([clip.film for clip in clips], params.data.root, "train")
     table = without_model(subject, clips, params.evaluate.seed)
     if table is not None:
         return {ablations[0]: table}

@@ -21,8 +21,9 @@ from cinetune.errors import InputError
 from cinetune.evaluation import predictions
 from cinetune.evaluation.ablations import PLAIN
 from cinetune.evaluation.predictions import BASELINES
-from cinetune.files import file_md5, folder_digest
+from cinetune.files import content_digest
 from cinetune.frames.sampling import FrameSettings, identity
+from cinetune.model.lookup import measure_base
 from cinetune.params import Params
 
 ADDRESSES = ("runs:/", "models:/")
@@ -94,17 +95,22 @@ def without_model(subject: Subject, clips: Sequence[ClipQuestions], seed: int) -
 
 
 def made_from(subject: Subject, params: Params, frames: Path) -> dict[str, Any]:
-    """Digests and settings of all that decides the predictions; frames: the folder of the frame store."""
-    base = params.model.base
-    local = provenance.dvc_hash(base) or (folder_digest(Path(base)) if Path(base).is_dir() else None)
+    """Settings, and digests of what is read, of all that decides the predictions; frames: the frame store's folder.
+
+    What no model looks at is None. Raises InputError where the base is no model.
+    """
+    base = measure_base(params.model) if subject.is_model else {}
+    given = subject.predictions
     return {
         "adapter_digest": subject.adapter.digest if subject.adapter else None,
-        "base_model": local or f"{base}@{params.model.revision or 'main'}",
-        "data": provenance.dvc_hash(params.data.root),
-        "questions_md5": file_md5(Path(params.data.root) / f"questions/{params.evaluate.split}.parquet"),
-        "frames_md5": file_md5(frames / "index.parquet") if subject.is_model else None,
+        "base_digest": base.get("base"),
+        "tokenizer_digest": base.get("tokenizer"),
+        "questions_digest": content_digest(Path(params.data.root) / f"questions/{params.evaluate.split}.parquet"),
+        "predictions_digest": content_digest(given) if given and given.is_file() else None,
+        "frames_digest": content_digest(frames) if subject.is_model and frames.is_dir() else None,
         "frames_identity": identity(FrameSettings.of(params.frames)),
         "prompt_hash": prompts.template_hash(),
+        "prompt_code_hash": provenance.prompt_code_digest(),
         "parsers_hash": provenance.source_digest("answers"),
         "params": params.sections("data", "model", "prompt", "frames"),
     }

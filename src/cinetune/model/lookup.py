@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from cinetune.errors import InputError
-from cinetune.files import file_digest
+from cinetune.files import cached_digests, file_digest, text_digest
 from cinetune.params import ModelParams
 
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json")
+WEIGHTS_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors")
 
 
@@ -52,14 +55,19 @@ def find_base(params: ModelParams, root: str) -> Path:
             f"base model {wanted.base!r} is not there: start the server in the project's root after "
             "`dvc pull base-model.dvc`, or set CINETUNE_BASE_MODEL to its folder."
         )
+    return _fetch(wanted)
+
+
+def _fetch(params: ModelParams) -> Path:
+    """The folder of a base from the hub."""
     from huggingface_hub import snapshot_download
 
     try:
         patterns = ["*.json", "*.safetensors", "*.model"]
-        return Path(snapshot_download(wanted.base, revision=wanted.revision or None, allow_patterns=patterns))
+        return Path(snapshot_download(params.base, revision=params.revision or None, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"base model {wanted.base!r} cannot be fetched from the hub: {reason}") from None
+        raise InputError(f"base model {params.base!r} cannot be fetched from the hub: {reason}") from None
 
 
 def base_digest(folder: Path) -> str:
@@ -72,7 +80,26 @@ def base_digest(folder: Path) -> str:
 
 def base_files(folder: Path) -> list[Path]:
     """What is loaded of a base, and nothing else that may lie beside it."""
-    return sorted({path for pattern in BASE_FILES for path in folder.glob(pattern)})
+    return _matching(folder, BASE_FILES)
+
+
+def measure_base(params: ModelParams) -> dict[str, str]:
+    """sha256 of the "base" (configuration and weights) and the "tokenizer" that `load_base` reads.
+
+    Raises InputError for what is no base model.
+    """
+    check_base(params.base)
+    folder = _fetch(params) if is_hub_id(params.base) else Path(params.base)
+    patterns = {"base": WEIGHTS_FILES, "tokenizer": TOKENIZER_FILES}
+    with cached_digests() as digest_of:
+        return {
+            name: text_digest("".join(f"{path.name} {digest_of(path)}\n" for path in _matching(folder, chosen)))
+            for name, chosen in patterns.items()
+        }
+
+
+def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    return sorted({path for pattern in patterns for path in folder.glob(pattern)})
 
 
 def candidate_folders(name: str, root: str) -> list[Path]:

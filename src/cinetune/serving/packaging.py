@@ -20,6 +20,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from cinetune import provenance
 from cinetune.artifacts import Adapter
 from cinetune.cinepile import prompts
 from cinetune.frames.sampling import FrameSettings, identity
@@ -61,6 +62,7 @@ def log_model(
         "max_subtitle_tokens": params.prompt.max_subtitle_tokens,
         "truncate": params.prompt.truncate,
         "prompt_hash": prompts.template_hash(),
+        "prompt_code_hash": provenance.prompt_code_digest(),
         "questions_per_pack": params.evaluate.questions_per_pack,
         "max_new_tokens": params.evaluate.max_new_tokens,
         "serve": asdict(params.serve),

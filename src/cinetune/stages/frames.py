@@ -2,8 +2,9 @@
 
 Takes <data.root>/questions/*.parquet and <data.root>/clips/<clip_id>.mp4; makes cache/frames/ (by hand:
 outputs/runs/<run id>/frames/, or <out>). A clip that cannot be read is one recorded failure, and the rest goes
-on; a run again does what is missing. Run it with `dvc repro frames`, or by hand with `mlflow run . -e frames`;
-on many machines with `-P shard=3/64 -P out=<shared folder>`, then once without `shard` to join the parts.
+on; a run again does what is missing or whose file has changed. Run it with
+`dvc repro frames`, or by hand with `mlflow run . -e frames`; on many machines with `-P shard=3/64 -P out=<shared
+folder>`, then once without `shard` to join the parts.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def run(params: Params, is_pipeline: bool = False) -> Mapping[str, int]:
         folder = pipeline.FRAMES if is_pipeline else by_hand
         started = time.monotonic()
         counts = executors.decode_missing(
-            params.frames, root / "clips", clip_ids, folder, lambda total: progress("frames", total)
+            params.frames, root / "clips", clip_ids, folder, lambda total: progress("frames", total), is_pipeline
         )
         tracked.log_metrics({**counts, "seconds": time.monotonic() - started})
         if parts == 1:

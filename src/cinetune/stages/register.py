@@ -78,7 +78,7 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
         "licence": licence,
         "dataset": f"{summary['dataset']} {summary['split']}",
         **{f"accuracy.{scorer}": str(s["overall"]["accuracy"]) for scorer, s in summary["scorers"].items()},
-        **pipeline.origin_tags(params, adapter, tracked.experiment_id),
+        **pipeline.origin_tags(params, adapter, evaluation, tracked.experiment_id),
     }
     info = packaging.log_model(adapter, params, summary, tags, chosen.embed_base)
     # A version can be made where the data is not.

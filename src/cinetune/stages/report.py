@@ -26,6 +26,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path:
         "report", params, ["report"], [params.evaluate.split], known=["reference"], is_pipeline=is_pipeline
     ) as tracked:
         from cinetune.artifacts import Evaluation
+        from cinetune.cinepile.questions import shared_films
         from cinetune.report import evaluation_report
 
         target = pipeline.REPORT if is_pipeline else pipeline.RUNS / tracked.id / "report"
@@ -33,6 +34,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path:
             Evaluation.open(pipeline.EVALUATION / name, remedy=f"run `dvc repro evaluate_{name}`")
             for name in ("base", "finetuned")
         )
+        shared_films(finetuned.predictions.reindex(columns=["film"])["film"].dropna(), params.data.root, "train")
         card = Path(params.model.base) / "pretraining.json"
         with whole_folder(target) as folder:
             evaluation_report.write(

@@ -12,8 +12,9 @@ from cinetune import provenance
 from cinetune.artifacts import writing_adapter
 from cinetune.cinepile import prompts, questions
 from cinetune.cinepile.questions import ClipQuestions
-from cinetune.files import quick_digest, text_digest
+from cinetune.files import content_digest, text_digest
 from cinetune.frames.store import FrameStore
+from cinetune.model.lookup import measure_base
 from cinetune.params import Params
 from cinetune.runtime import checkpoints, distributed
 
@@ -40,6 +41,7 @@ class Inputs:
     @classmethod
     def read(cls, params: Params, open_frames: Callable[[Params], FrameStore]) -> Inputs:
         clips = questions.load(params.data.root, "train")
+        questions.shared_films([clip.film for clip in clips], params.data.root, "test")
         store = open_frames(params)
         seen = store.with_frames(clips)
         split = questions.split_films(seen, params.train.validation_fraction, params.train.seed)
@@ -55,7 +57,7 @@ def settings_of(params: Params) -> dict[str, dict[str, Any]]:
 
 def identity(params: Params, inputs: Inputs, frames: Path) -> dict[str, str]:
     """All that decides the result of a training, by name; frames: the folder of the frame store."""
-    base = Path(params.model.base)
+    base = measure_base(params.model)
     clips = sorted([*inputs.training_clips, *inputs.validation_clips], key=lambda clip: clip.clip_id)
     decided = {
         f"{section}.{name}": str(value)
@@ -64,9 +66,10 @@ def identity(params: Params, inputs: Inputs, frames: Path) -> dict[str, str]:
     }
     return decided | {
         "the questions": text_digest(repr(clips)),
-        "the frames": quick_digest(frames),
-        "the base model": quick_digest(base) if base.is_dir() else "",
-        "the prompt": prompts.template_hash(),
+        "the frames": content_digest(frames),
+        "the base model": base["base"],
+        "the tokenizer": base["tokenizer"],
+        "the prompt": f"{prompts.template_hash()} {provenance.prompt_code_digest()}",
         "code": provenance.code_digest("train"),
     }
 
@@ -80,11 +83,9 @@ def fit(
     """
     from cinetune.model.base import check_frame_size, load_base
     from cinetune.model.encoder import encoder_of
-    from cinetune.model.lookup import check_base
     from cinetune.runtime import memory
     from cinetune.training import trainer
 
-    check_base(params.model.base)
     with memory.explained(f"loading base model {params.model.base!r}"):
         base, tokenizer = load_base(params.model, distributed.device())
     check_frame_size(base.config, params.frames.size)

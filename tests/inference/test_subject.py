@@ -1,0 +1,187 @@
+"""One flipped bit in whatever decides predictions or a training makes another evaluation, training and version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from tqdm import tqdm
+
+from builders.projects import ROOT
+from cinetune import files, pipeline, provenance
+from cinetune import params as params_module
+from cinetune.artifacts import Adapter, Evaluation
+from cinetune.cinepile import prompts, questions
+from cinetune.frames import executors
+from cinetune.frames.encoding import encode
+from cinetune.frames.sampling import FrameSettings
+from cinetune.frames.store import FrameStore
+from cinetune.inference import subject
+from cinetune.inference.subject import Subject
+from cinetune.params import Params
+from cinetune.runtime import checkpoints
+from cinetune.training import session
+
+pytestmark = pytest.mark.evaluation
+
+SMALL = {"policy": "uniform", "num_frames": 2, "size": 16, "workers": 1}
+CHOICES = ["a key", "a rope", "a lamp", "a map", "a ring"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that an evaluation and a training read, in one folder."""
+
+    root: Path
+    params: Params
+    adapter: Adapter
+
+    @property
+    def frames(self) -> Path:
+        return self.root / "frames"
+
+    def decode(self) -> None:
+        clip_ids = [f"clip{number}" for number in range(3)]
+        frames, bar = self.params.frames, tqdm(disable=True)
+        executors.decode_missing(frames, self.root / "data/clips", clip_ids, self.frames, lambda total: bar)
+
+    def identities(self) -> list[Any]:
+        """Of the evaluation's files, its journal, the training's checkpoints and the version."""
+        made_from = subject.made_from(Subject("m", "m", self.adapter), self.params, self.frames)
+        made_by = session.identity(self.params, session.Inputs.read(self.params, self.open_frames), self.frames)
+        evaluation = Evaluation("m", pd.DataFrame(), {}, made_from)
+        tags = pipeline.origin_tags(self.params, self.adapter, evaluation, "0")
+        return [made_from, subject.digest_of(made_from, ["none"], self.params, "cpu"), made_by, tags]
+
+    def open_frames(self, params: Params) -> FrameStore:
+        return FrameStore.open(self.frames, FrameSettings.of(params.frames))
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
+    monkeypatch.setattr(files, "DIGESTS", tmp_path / "digests.sqlite")
+    monkeypatch.setattr(files, "SETTLED_NS", 0)
+    # Where a stage is run.
+    monkeypatch.chdir(ROOT)
+    for folder in ("base", "adapter", "data/clips", "data/questions"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "base/config.json").write_text('{"model_type": "video_llava"}')
+    (tmp_path / "base/model.safetensors").write_bytes(bytes(3 << 20))
+    (tmp_path / "base/tokenizer.json").write_text('{"model": "words"}')
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "adapter" / name).write_bytes(b"{}")
+    rows = []
+    for number in range(3):
+        images = np.random.default_rng(number).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+        encode(tmp_path / f"data/clips/clip{number}.mp4", images, 4)
+        rows.append(row(number))
+    for split in ("train", "test"):
+        pd.DataFrame(rows).to_parquet(tmp_path / f"data/questions/{split}.parquet")
+    params = params_module.load(ROOT / "params.yaml").override("frames", SMALL)
+    params = params.override("data", {"root": str(tmp_path / "data")})
+    params = params.override("model", {"base": str(tmp_path / "base")})
+    made = Inputs(tmp_path, params, Adapter.open(tmp_path / "adapter"))
+    made.decode()
+    return made
+
+
+def row(number: int) -> dict[str, Any]:
+    known = dict.fromkeys(questions.COLUMNS, "")
+    return known | {
+        "clip_id": f"clip{number}",
+        "movie_name": f"Film {number}",
+        "year": 2001,
+        "genre": ["Drama"],
+        "subtitles": "<subtitle> Take the key.",
+        "question": "What is it?",
+        "choices": CHOICES,
+        "answer_key": CHOICES[0],
+        "answer_key_position": 0,
+        "question_category": "Temporal",
+        "visual_reliance": 0,
+        "hard_split": "False",
+    }
+
+
+def flip(path: Path, at: int = -1) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def a_clip(inputs: Inputs, _: pytest.MonkeyPatch) -> None:
+    clip = inputs.root / "data/clips/clip1.mp4"
+    # In the name of the track, which no picture shows.
+    flip(clip, clip.read_bytes().rindex(b"VideoHandler"))
+    inputs.decode()
+
+
+def a_frame_shard(inputs: Inputs, _: pytest.MonkeyPatch) -> None:
+    flip(inputs.frames / "shard-00000.safetensors")
+
+
+def the_weights(inputs: Inputs, _: pytest.MonkeyPatch) -> None:
+    flip(inputs.root / "base/model.safetensors")
+
+
+def the_tokenizer(inputs: Inputs, _: pytest.MonkeyPatch) -> None:
+    path = inputs.root / "base/tokenizer.json"
+    path.write_text(json.dumps({"model": "wordt"}))
+
+
+def a_question(inputs: Inputs, _: pytest.MonkeyPatch) -> None:
+    rewrite(inputs, lambda row: row | {"question": "What is iu?"})
+
+
+def an_option(inputs: Inputs, _: pytest.MonkeyPatch) -> None:
+    rewrite(inputs, lambda row: row | {"choices": [*CHOICES[:4], "a rinf"]})
+
+
+def rewrite(inputs: Inputs, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    rows = [row(0), changed(row(1)), row(2)]
+    for split in ("train", "test"):
+        pd.DataFrame(rows).to_parquet(inputs.root / f"data/questions/{split}.parquet")
+
+
+def the_template(_: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "REMINDER", prompts.REMINDER[:-1] + "/")
+
+
+@pytest.mark.parametrize(
+    "change", [a_clip, a_frame_shard, the_weights, the_tokenizer, a_question, an_option, the_template]
+)
+def test_one_flipped_bit_changes_every_identity(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, change: Callable[[Inputs, pytest.MonkeyPatch], None]
+) -> None:
+    before = inputs.identities()
+    assert inputs.identities() == before
+    change(inputs, monkeypatch)
+    made_from, journal, made_by, tags = inputs.identities()
+    assert made_from != before[0] and journal != before[1] and tags != before[3]
+    # Code may have been repaired before a training is resumed; nothing else.
+    assert checkpoints.first_difference(made_by, before[2], may_differ=["code"]) is not None
+
+
+def test_nothing_is_said_of_what_no_model_looked_at(inputs: Inputs) -> None:
+    params = inputs.params.override("model", {"base": "nowhere"})
+    made_from = subject.made_from(Subject("random", "", is_baseline=True), params, inputs.frames)
+    read = {name for name, value in made_from.items() if name.endswith("_digest") and value}
+    assert read == {"questions_digest"}
+
+
+def test_the_prompt_s_code_is_known_beside_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(provenance.__file__).parent
+    for name in ("cinepile/prompts.py", "model/encoder.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    before = provenance.prompt_code_digest()
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    assert provenance.prompt_code_digest() == before
+    flip(tmp_path / "model/encoder.py")
+    assert provenance.prompt_code_digest() != before
