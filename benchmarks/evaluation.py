@@ -1,13 +1,15 @@
-"""What sharing a clip's reading saves in evaluation, and how long the statistics and the report take.
+"""What sharing a clip's reading saves in evaluation, how long statistics and report take, and whether these hold.
 
 Takes the base model and the questions of params.yaml; frames are random, for they cost the same whatever they show.
-Times are of this process's CPU, medians of several rounds, each way timed in every round. Run it from the project's
-root with `python benchmarks/evaluation.py`; the last line is JSON.
+Intervals, p-values and the promotion rules are simulated where the truth is known: coverage should be 95 %, false
+alarms 5 %. Times are of this process's CPU, medians of several rounds, each way timed in every round. Run it from the
+project's root with `python benchmarks/evaluation.py`; the last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -23,7 +25,8 @@ import torch
 from cinetune import params
 from cinetune.cinepile import questions
 from cinetune.cinepile.questions import CATEGORIES
-from cinetune.evaluation import ablations, metrics
+from cinetune.evaluation import ablations, metrics, promotion
+from cinetune.evaluation import statistics as estimates
 from cinetune.inference import replies
 from cinetune.model.base import load_base
 from cinetune.model.encoder import encoder_for
@@ -32,6 +35,9 @@ from cinetune.report import evaluation_report
 # Tokens of the 7B model with 8 frames: instruction, subtitles and video; one question; questions of a clip.
 PREFIX_TOKENS, QUESTION_TOKENS, QUESTIONS = 2056 + 620, 160, 32
 ROTATIONS = ("none", *ablations.ROTATIONS)
+# What is simulated.
+QUESTIONS_OF_CLIP = 16
+CLIPS, ACCURACIES, CORRELATIONS = (10, 30, 100, 300), (0.2, 0.5, 0.8, 0.9, 0.98), (0.0, 0.1, 0.2)
 
 
 def tokens_read() -> dict[str, float]:
@@ -126,6 +132,117 @@ def statistics_and_report(num_questions: int, resamples: int) -> dict[str, float
     return {"statistics_s": (summarised - started) / 2, "statistics_and_report_s": time.perf_counter() - started}
 
 
+def draw_answers(
+    clips: int, accuracy: float, correlation: float, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right or wrong [clips * 16] and each answer's clip; the skill on a clip is drawn from a beta distribution."""
+    skill = np.full((clips, 1), accuracy)
+    if correlation:
+        spread = 1 / correlation - 1
+        skill = generator.beta(accuracy * spread, (1 - accuracy) * spread, size=(clips, 1))
+    return (generator.random((clips, QUESTIONS_OF_CLIP)) < skill).ravel(), clip_of(clips)
+
+
+def clip_of(clips: int) -> np.ndarray:
+    return np.repeat(np.arange(clips), QUESTIONS_OF_CLIP)
+
+
+def bootstrap_interval(
+    correct: np.ndarray, clusters: np.ndarray, generator: np.random.Generator
+) -> tuple[float, float]:
+    """The usual percentile bootstrap over clips, for comparison."""
+    means = correct.reshape(-1, QUESTIONS_OF_CLIP).mean(axis=1)
+    resampled = means[generator.integers(len(means), size=(300, len(means)))].mean(axis=1)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def coverage(trials: int) -> dict[str, float]:
+    """Percent of trials in which an accuracy's 95 % interval holds the truth; its smallest width over all of them."""
+    found, narrowest = {}, 1.0
+    print(
+        f"{'clips':>6}{'accuracy':>10}{'correlation':>13}{'coverage, %':>13}{'bootstrap, %':>14}{'width, points':>15}"
+    )
+    for clips, accuracy, correlation in itertools.product(CLIPS, ACCURACIES, CORRELATIONS):
+        generator = np.random.default_rng(0)
+        held, bootstrap, widths = [], [], []
+        for _ in range(trials):
+            correct, clusters = draw_answers(clips, accuracy, correlation, generator)
+            low, high = estimates.accuracy(correct, clusters)["ci95"]
+            held.append(low <= accuracy <= high)
+            widths.append(high - low)
+            low, high = bootstrap_interval(correct, clusters, generator)
+            bootstrap.append(low <= accuracy <= high)
+        percents = [100 * float(np.mean(values)) for values in (held, bootstrap, widths)]
+        print(f"{clips:>6}{accuracy:>10}{correlation:>13}{percents[0]:>13.1f}{percents[1]:>14.1f}{percents[2]:>15.1f}")
+        found[f"coverage_{clips}_{accuracy}_{correlation}"] = percents[0]
+        narrowest = min(narrowest, *widths)
+    return {
+        "coverage_least": min(found.values()),
+        "coverage_median": statistics.median(found.values()),
+        "coverage_most": max(found.values()),
+        "narrowest_interval": narrowest,
+    }
+
+
+def draw_pair(clips: int, effect: float, loss: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two models' answers; each suits half of the clips better by `effect`, and the first is worse by `loss`."""
+    skill = generator.uniform(0.35, 0.75, size=(clips, 1))
+    shift = effect / 2 * generator.choice([-1, 1], size=(clips, 1))
+    first, second = (
+        (generator.random((clips, QUESTIONS_OF_CLIP)) < np.clip(chance, 0, 1)).ravel()
+        for chance in (skill + shift - loss, skill - shift)
+    )
+    return first, second
+
+
+def level(trials: int) -> dict[str, float]:
+    """Percent of trials in which equal models, each of which suits some clips, differ at 5 %; coverage likewise."""
+    found = {}
+    print(f"{'clips':>6}{'effect':>8}{'sign flips, %':>15}{'McNemar, %':>12}{'coverage, %':>13}")
+    for clips, effect in itertools.product(CLIPS[:-1], (0.0, 0.2, 0.4)):
+        generator, clusters, rows = np.random.default_rng(1), clip_of(clips), []
+        for _ in range(trials):
+            a, b = draw_pair(clips, effect, 0, generator)
+            low, high = estimates.paired_difference(a, b, clusters)["ci95"]
+            p_values = [
+                estimates.sign_flip(a, b, clusters, 500, 7)["p_value"], estimates.mcnemar(a, b)["mcnemar_p_value"]
+            ]  # fmt: skip
+            rows.append([p_values[0] <= 0.05, p_values[1] <= 0.05, low <= 0 <= high])
+        percents = 100 * np.mean(rows, axis=0)
+        print(f"{clips:>6}{effect:>8}{percents[0]:>15.1f}{percents[1]:>12.1f}{percents[2]:>13.1f}")
+        found[clips, effect] = percents
+    flips, mcnemar, held = (np.array([percents[place] for percents in found.values()]) for place in range(3))
+    return {
+        "sign_flip_level_most": float(flips.max()),
+        "mcnemar_level_most": float(mcnemar.max()),
+        "difference_coverage_least": float(held.min()),
+    }
+
+
+def promotions(trials: int) -> dict[str, float]:
+    """Percent of trials in which a challenger becomes champion, by clips and by what it loses."""
+    chosen, found = params.load(), {}
+    evaluate = chosen.override("evaluate", {"bootstrap_samples": 20}).evaluate
+    print(f"{'clips':>6}{'loss':>8}{'champion, %':>13}")
+    for clips, loss in ((2, 0.05), (90, 0.05), (90, 0.0), (90, -0.05)):
+        generator, earned = np.random.default_rng(2), []
+        for _ in range(trials):
+            tables = [table_of(right, clips).assign(film="f") for right in draw_pair(clips, 0.1, loss, generator)]
+            earned.append(promotion.judge(tables[0], tables[1], "1", chosen.register, evaluate).has_earned)
+        found[f"champion_{clips}_clips_loss_{100 * loss:g}"] = 100 * float(np.mean(earned))
+        print(f"{clips:>6}{loss:>8}{100 * np.mean(earned):>13.1f}")
+    return found
+
+
+def table_of(right: np.ndarray, clips: int) -> pd.DataFrame:
+    """Predictions with these right and wrong answers, whatever is read."""
+    table = make_predictions(len(right), 1, 0)
+    wrong = np.where(table["gold"] == "A", "B", "A")
+    letters = np.where(right, table["gold"], wrong)
+    return table.assign(clip_id=clip_of(clips), **dict.fromkeys(metrics.SCORERS, letters))
+
+
 def machine() -> dict[str, str | int | None]:
     return {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
 
@@ -134,6 +251,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--clips", type=int, default=3)
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--trials", type=int, default=1000, help="of each simulation; of promotions a fifth")
     chosen = arguments.parse_args()
     torch.set_num_threads(1)
     seconds = sharing(chosen.clips, chosen.rounds)
@@ -142,6 +260,9 @@ def main() -> None:
         "separate_over_rotations": seconds["separate"] / seconds["rotations"],
         **tokens_read(),
         **statistics_and_report(5000, 2000),
+        **coverage(chosen.trials),
+        **level(chosen.trials),
+        **promotions(max(1, chosen.trials // 5)),
     }
     rows = {f"{name}, CPU s a clip": value for name, value in seconds.items()} | figures
     for name, value in rows.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -20,6 +21,11 @@ from cinetune import cli
 
 # As the command line sets it.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays to the end, so no collection of garbage needs to look at it."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.experience
 MAY_BE_ZERO = {
     "download.max_clips", "download.retries", "download.pause_s", "download.backoff_s",
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "train.seed", "evaluate.seed",
-    "compare.seed", "train.open_questions_per_pack", "register.margin", "prompt.max_subtitle_tokens", "mini.seed",
+    "compare.seed", "train.open_questions_per_pack", "register.margin", "register.category_margin",
+    "register.max_missing", "prompt.max_subtitle_tokens", "mini.seed",
     "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps", "pretrain.steps", "pretrain.decay_fraction",
     "pretrain.seed", "train.max_steps", "train.early_stopping_patience", "sweep.seed",
     "predict.start", "predict.end", "serve.cached_prefix_mb",

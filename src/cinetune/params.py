@@ -196,6 +196,9 @@ class RegisterParams:
     adapter: str
     evaluation: str
     margin: AmountOrZero
+    category_margin: AmountOrZero
+    min_clips: Count
+    max_missing: FractionOrZero
     accept_licence: str
     embed_base: Switch
     force: Switch

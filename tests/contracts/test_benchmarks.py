@@ -47,6 +47,7 @@ def test_the_rehearsal_is_killed_goes_on_and_scores_the_same_elsewhere(tmp_path:
 
 
 @pytest.mark.training
+@pytest.mark.slow
 def test_throughput_of_the_large_model_is_refused_without_a_gpu() -> None:
     import torch
 

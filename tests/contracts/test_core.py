@@ -21,6 +21,7 @@ sys.exit(pytest.main(["-q", "--collect-only", "-p", "no:cacheprovider", "-m", "g
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [COLLECT, f"import sys; sys.modules.update(dict.fromkeys({ABSENT})); sys.argv[1:] = ['--help']; "

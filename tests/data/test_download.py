@@ -36,7 +36,8 @@ def server(content: bytes, tmp_path: Path) -> Iterator[ClipServer]:
 
 
 BEHAVIOURS = {
-    # What the server does: status, attempts.
+    # What the server does: status, attempts. The slowest comes first, so that the others need not be waited for.
+    "drip": ("timeout", 2),
     "whole": ("ok", 1),
     "once-500": ("ok", 2),
     "once-429": ("ok", 2),
@@ -56,7 +57,6 @@ BEHAVIOURS = {
     "cut": ("network", 2),
     "stall": ("network", 2),
     "hangup": ("network", 2),
-    "drip": ("timeout", 2),
     "half": ("broken", 2),
     "empty": ("network", 2),
     "page": ("not_a_video", 2),

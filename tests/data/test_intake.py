@@ -233,3 +233,12 @@ def test_the_hub_is_asked_for_a_named_version_at_a_named_commit(
         assert pd.read_parquet(tmp_path / "out" / "test.parquet").question.tolist() == [f"{name} test?"]
     monkeypatch.setattr(rows, "HUB", str(tmp_path / "gone"))
     assert "log in" in sentence(lambda: intake.read("v1", "0" * 40, None, tmp_path / "out"))
+
+
+def test_clips_without_questions_have_their_film_by_all_titles_together(tmp_path: Path) -> None:
+    titles = ["Grey Harbour (2011) - Bay Scene | X", "GREY HARBOUR (2011) - Fog Scene | X", "Grey Harbour - Fog | X"]
+    titles.append("Grey Harbour (2011) - Gulls Scene | X")
+    rows = [{"url": f"http://127.0.0.1/{number}", "title": title} for number, title in enumerate(titles)]
+    pd.DataFrame(rows).to_csv(tmp_path / "links.csv", index=False)
+    taken = intake.read(str(tmp_path / "links.csv"), "", None, tmp_path)
+    assert {clip.film for clip in taken.first(0)} == {"Grey Harbour (2011)"} and len(taken.first(0)) == 4

@@ -120,12 +120,50 @@ def test_an_id_is_one_from_the_download_to_the_server(tmp_path: Path) -> None:
         ("../../etc/passwd (2001) - Root Scene (1/2) | Somechannel", "../../etc/passwd (2001)"),
         ("Übergrößen – l’été (2004) - 2 Scene | Somechannel", "Übergrößen – l’été (2004)"),
         ("just a name", "just a name"),
+        ('The Grey Harbour (8/10) Movie CLIP - Low" Tide (2011) HD"', "The Grey Harbour (2011)"),
+        ('The Grey Harbour (8/10) Movie CLIP - Low Tide" (2011)"', "The Grey Harbour (2011)"),
+        ("Tide! (2020 - The Dog Comes Home Scene (1/10) | Somechannel", "Tide! (2020)"),
+        ("The Old Firm 4/10) Movie CLIP - Enemies (1988) HD", "The Old Firm (1988)"),
+        ("Booby Stairs (3/10) Movie CLIP - Lamp: Sailor's Tomb Movie (2008) - HD", "Lamp: Sailor's Tomb (2008)"),
+        ("Master and Mate Scene (2/5) Talk with the Fog: Tales Movie (1994)", "Talk with the Fog: Tales (1994)"),
+        ("Just Sail with It (2011) Movie CLIP #4  - The Deal", "Just Sail with It (2011)"),
+        ("Harbour Men (1992) - HD", "Harbour Men (1992)"),
     ],
 )  # fmt: skip
 def test_the_film_is_found_in_titles_of_every_form(title: str, film: str) -> None:
-    assert links.film_of(title) == film
+    assert str(links.film_of(title)) == film
 
 
 def test_films_of_one_name_are_told_apart_by_year() -> None:
     titles = ["Robin of the Wood (1991) - Bow Scene | X", "Robin of the Wood (2010) - Bow Scene | X"]
     assert len({links.film_of(title) for title in titles}) == 2
+    assert len(set(links.films_of(titles * 5))) == 2
+    assert len(set(links.films_of([*titles * 5, "Robin of the Wood - Which One? Scene | X"]))) == 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "The Grey Harbour - No Year Scene (2/10) | Somechannel",
+        "THE GREY HARBOUR (2011) - Loud Scene (3/10) | Somechannel",
+        "The grey  Harbour (2011) - Quiet Scene (3/10) | Somechannel",
+        "The Grey Harbour (2012) - Next Year Scene (3/10) | Somechannel",
+        "The Grey Harbour (2001) - Misprint Scene (3/10) | Somechannel",
+        "The Grey Harbour Movie (2011) - Pier Scene (3/10) | Somechannel",
+        "Sailing Away SCENE - The Grey Harbour MOVIE (2011) - HD",
+        "Loving Mary & Tom Scene The Grey Harbour (2011) | Somechannel",
+        "The Grey Harbour - I Thought You Had a Boat (2011) HD",
+        "The Grey Harbour - No Boat - None Scene (2011)",
+    ],
+)
+def test_what_most_titles_call_a_film_corrects_the_others(other: str) -> None:
+    titles = [f"The Grey Harbour (2011) - Bridge {number} Scene ({number}/9) | Somechannel" for number in range(1, 4)]
+    assert set(links.films_of([other, *titles])) == {"The Grey Harbour (2011)"}
+
+
+def test_a_film_of_its_own_keeps_its_name() -> None:
+    titles = ["The Lamp Movie (2011) - Pier Scene (1/2) | X", "Scary Lamp Movie (2011) - Pier Scene (1/2) | X"]
+    titles += ["Fog - Lamp (2010) - Pier Scene | X", "Fog (1999) - Pier Scene | X"] * 2
+    assert links.films_of(titles) == [
+        "The Lamp Movie (2011)", "Scary Lamp Movie (2011)", *["Fog - Lamp (2010)", "Fog (1999)"] * 2
+    ]  # fmt: skip

@@ -33,9 +33,29 @@ def test_the_difference_is_of_the_later_less_the_first(pair):
     accuracy = {name: content["overall"]["accuracy"] for name, content in measured["models"].items()}
     assert measured["against"] == "base"
     assert found["difference"] == pytest.approx(accuracy["finetuned"] - accuracy["base"])
-    assert found["ci95"][0] > 0 and found["p_value"] < 0.001
+    assert found["ci95"][0] > 0 and found["p_value"] < 0.01 and found["mcnemar_p_value"] < 0.001
     wider = comparison.measure(pair, "logit", SAMPLES, SEED, "films")["differences"]["finetuned"]["overall"]
-    assert wider["difference"] == found["difference"] and wider["ci95"] != found["ci95"]
+    assert wider["difference"] == found["difference"] and wider["p_value"] > found["p_value"]
+
+
+def test_a_change_is_measured_under_each_scorer_that_both_have_replies_for(pair):
+    base, finetuned = pair
+    measured = comparison.measure(pair, "logit", SAMPLES, SEED, "clips")
+    by_scorer = measured["differences_by_scorer"]["finetuned"]
+    assert list(by_scorer) == ["strict", "lenient", "logit"]
+    assert by_scorer["logit"] == measured["differences"]["finetuned"]
+    assert by_scorer["strict"]["overall"]["difference"] == 0 != by_scorer["lenient"]["overall"]["difference"]
+    logged = comparison.mlflow_metrics("finetuned", measured["differences"]["finetuned"], by_scorer)
+    assert logged["difference/finetuned/lenient"] == by_scorer["lenient"]["overall"]["difference"]
+    wordless = evaluated("base", base.predictions.assign(raw="", lenient=None, strict=None))
+    measured = comparison.measure([wordless, finetuned], "logit", SAMPLES, SEED, "clips")
+    assert list(measured["differences_by_scorer"]["finetuned"]) == ["logit"]
+
+
+def test_categories_are_adjusted_for_their_number(pair):
+    found = compare(pair[1].predictions, pair[0].predictions, "logit", SAMPLES, SEED)
+    values = [(part["p_value"], part["p_value_holm"]) for part in found["categories"].values()]
+    assert min(adjusted for _, adjusted in values) == pytest.approx(5 * min(value for value, _ in values))
 
 
 def test_disagreements_add_up_with_the_counts_of_the_test(pair):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from builders.predictions import make_predictions
 from cinetune.cinepile.questions import CATEGORIES
@@ -31,45 +32,68 @@ def test_category_keys_are_the_datasets_own_words():
 
 
 def test_accuracy_counts_what_is_right():
-    score = statistics.accuracy([True, False, True, True], ["a", "a", "b", "b"], SAMPLES, SEED)
+    score = statistics.accuracy([True, False, True, True], ["a", "a", "b", "b"])
     assert (score["n"], score["correct"], score["accuracy"]) == (4, 3, 0.75)
-    assert score["ci95"] == [0.5, 1.0]
+    low, high = score["ci95"]
+    assert 0 < low < 0.75 < high < 1 and score["few_clusters"]
 
 
-def test_identical_clips_leave_nothing_uncertain():
-    score = statistics.accuracy([True, False] * 20, np.repeat(np.arange(20), 2), SAMPLES, SEED)
-    assert score["ci95"] == [0.5, 0.5]
+@pytest.mark.parametrize("is_right", [True, False])
+def test_all_right_or_all_wrong_leaves_the_uncertainty_of_the_number_of_clips(is_right):
+    score = statistics.accuracy([is_right] * 160, np.repeat(np.arange(10), 16))
+    # Clopper and Pearson: with the other end this far away, ten alike happen in 2.5 % of samples.
+    bound = 0.025 ** (1 / 10)
+    assert score["ci95"] == pytest.approx([bound, 1] if is_right else [0, 1 - bound])
+
+
+def test_identical_clips_are_no_surer_than_independent_questions():
+    score = statistics.accuracy([True, False] * 20, np.repeat(np.arange(20), 2))
+    assert score == statistics.accuracy([True, False] * 20, np.arange(40)) | {
+        "ci95": score["ci95"],
+        "few_clusters": True,
+    }
+    low, high = binomtest(20, 40).proportion_ci(0.95, "wilson")
+    assert score["ci95"] == pytest.approx([low, high])
 
 
 def test_questions_that_stand_and_fall_with_their_clip_widen_the_interval():
     per_clip = np.arange(40) % 2 == 0
     correct = np.repeat(per_clip, 10)
-    by_clip = statistics.accuracy(correct, np.repeat(np.arange(40), 10), 2000, SEED)
-    by_question = statistics.accuracy(correct, np.arange(400), 2000, SEED)
+    by_clip = statistics.accuracy(correct, np.repeat(np.arange(40), 10))
+    by_question = statistics.accuracy(correct, np.arange(400))
     # With wholly correlated clips of 10 questions the spread is sqrt(10) times as large.
     assert width(by_clip) / width(by_question) == pytest.approx(math.sqrt(10), rel=0.1)
 
 
 def test_single_question_clips_give_the_textbook_interval():
     correct = np.arange(1000) < 450
-    score = statistics.accuracy(correct, np.arange(1000), 4000, SEED)
+    score = statistics.accuracy(correct, np.arange(1000))
     half = 1.96 * math.sqrt(0.45 * 0.55 / 1000)
     assert score["ci95"] == pytest.approx([0.45 - half, 0.45 + half], abs=0.004)
 
 
-def test_the_interval_is_the_same_every_time_and_in_any_order():
+def test_the_interval_is_the_same_in_any_order():
     generator = np.random.default_rng(1)
     correct, clips = generator.random(200) < 0.4, generator.integers(30, size=200)
     order = generator.permutation(200)
-    first = statistics.accuracy(correct, clips, SAMPLES, SEED)
-    assert statistics.accuracy(correct, clips, SAMPLES, SEED) == first
-    assert statistics.accuracy(correct[order], clips[order], SAMPLES, SEED) == first
-    assert statistics.accuracy(correct, clips, SAMPLES, SEED + 1) != first
+    first = statistics.accuracy(correct, clips)
+    assert statistics.accuracy(correct[order], clips[order]) == first
 
 
-def test_no_questions_have_no_accuracy_and_one_clip_has_no_interval():
-    assert statistics.accuracy([], [], SAMPLES, SEED) == {"n": 0, "correct": 0, "accuracy": None, "ci95": None}
-    assert statistics.accuracy([True, False], ["a", "a"], SAMPLES, SEED)["ci95"] is None
+def test_no_questions_have_no_accuracy_and_one_clip_tells_little():
+    nothing = {"n": 0, "correct": 0, "accuracy": None, "ci95": None, "few_clusters": False}
+    assert statistics.accuracy([], []) == nothing
+    low, high = statistics.accuracy([True, False] * 50, ["a"] * 100)["ci95"]
+    assert low < 0.1 and high > 0.9
+    assert statistics.paired_difference([True] * 9, [False] * 9, ["a"] * 9)["ci95"] == [0.0, 1.0]
+
+
+def test_fewer_than_thirty_clips_are_called_few():
+    for clips, is_few in ((29, True), (30, False)):
+        right = np.arange(4 * clips) % 3 == 0
+        of_clip = np.repeat(np.arange(clips), 4)
+        assert statistics.accuracy(right, of_clip)["few_clusters"] is is_few
+        assert statistics.paired_difference(right, ~right, of_clip)["few_clusters"] is is_few
 
 
 def test_the_summary_has_the_form_of_metrics_json():
@@ -84,7 +108,7 @@ def test_the_summary_has_the_form_of_metrics_json():
         assert list(scores["hard_split"]) == ["True", "False"]
         assert list(scores["visual_reliance"]) == ["0", "1"]
         for part in [scores["overall"], *scores["categories"].values(), *scores["hard_split"].values()]:
-            assert list(part) == ["n", "correct", "accuracy", "ci95"]
+            assert list(part) == ["n", "correct", "accuracy", "ci95", "few_clusters"]
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
@@ -124,7 +148,7 @@ def test_an_odd_visual_reliance_is_unknown():
 def test_predictions_without_an_answered_question_still_make_a_summary():
     predictions = make_predictions().assign(status="missing_clip")
     summary = metrics.summarise(predictions, "m", "d", "s", None, SAMPLES, SEED)
-    assert summary["scorers"]["logit"]["overall"] == {"n": 0, "correct": 0, "accuracy": None, "ci95": None}
+    assert summary["scorers"]["logit"]["overall"]["ci95"] is None
     assert summary["questions_missing"] == 120
 
 
@@ -155,18 +179,19 @@ def test_a_paired_difference_is_sharper_than_two_intervals():
     generator = np.random.default_rng(5)
     b = generator.random(200) < 0.4
     a = b | (generator.random(200) < 0.1)
-    pair = statistics.paired_difference(a, b, clips, SAMPLES, SEED)
+    pair = statistics.paired_difference(a, b, clips)
     assert pair["n"] == 200
     assert pair["difference"] == pytest.approx(a.mean() - b.mean())
     assert 0 < pair["ci95"][0] <= pair["difference"] <= pair["ci95"][1]
-    assert width(pair) < width(statistics.accuracy(a, clips, SAMPLES, SEED))
+    assert width(pair) < width(statistics.accuracy(a, clips))
 
 
-def test_a_model_does_not_differ_from_itself():
-    correct = np.arange(20) % 3 == 0
-    pair = statistics.paired_difference(correct, correct, np.arange(20), SAMPLES, SEED)
-    assert (pair["difference"], pair["ci95"]) == (0.0, [0.0, 0.0])
-    assert statistics.mcnemar(correct, correct) == {"only_a": 0, "only_b": 0, "p_value": 1.0}
+def test_a_model_does_not_differ_from_itself_as_far_as_is_known():
+    correct = np.arange(200) % 3 == 0
+    pair = statistics.paired_difference(correct, correct, np.arange(200) // 10)
+    assert pair["difference"] == 0 and pair["ci95"][1] == -pair["ci95"][0] == pytest.approx(0.0137, abs=0.001)
+    assert statistics.mcnemar(correct, correct) == {"only_a": 0, "only_b": 0, "mcnemar_p_value": 1.0}
+    assert statistics.sign_flip(correct, correct, np.arange(200) // 10, SAMPLES, SEED) == {"p_value": 1.0}
 
 
 def test_mcnemar_is_the_exact_binomial_test():
@@ -174,12 +199,12 @@ def test_mcnemar_is_the_exact_binomial_test():
     b = [False] * 9 + [True] + [True] * 5
     result = statistics.mcnemar(a, b)
     assert (result["only_a"], result["only_b"]) == (9, 1)
-    assert result["p_value"] == pytest.approx(2 * (1 + 10) / 2**10)
+    assert result["mcnemar_p_value"] == pytest.approx(2 * (1 + 10) / 2**10)
 
 
 def test_mcnemar_holds_for_thousands_of_questions():
     one, other = np.arange(4941) < 2600, np.arange(4941) >= 2600
-    assert 0 < statistics.mcnemar(one, other)["p_value"] < 0.001
+    assert 0 < statistics.mcnemar(one, other)["mcnemar_p_value"] < 0.001
 
 
 def test_calibration_error_is_zero_when_confidence_is_earned_and_large_when_not():

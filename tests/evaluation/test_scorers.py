@@ -88,4 +88,6 @@ def test_probabilities_that_are_not_numbers_leave_the_logit_scorer_without_an_an
     table = predictions.as_table([row_of("B", (math.nan,) * 5)])
     summary = metrics.summarise(table, "m", "d", "test", None, 10, 0)
     assert summary["scorers"]["logit"]["unparsed"] == 1 and summary["scorers"]["strict"]["unparsed"] == 0
-    assert summary["calibration"] == {"n": 0, "error": None, "bins": []}
+    assert summary["calibration"] == {
+        "n": 0, "error": None, "bins": [], "ci95": None, "error_if_calibrated": None
+    }  # fmt: skip

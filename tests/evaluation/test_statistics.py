@@ -29,38 +29,76 @@ def test_mcnemar_is_scipys_binomial_test(seed):
     found = statistics.mcnemar(a, b)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     assert (found["only_a"], found["only_b"]) == (only_a, only_b)
-    assert found["p_value"] == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue, rel=1e-9)
+    assert found["mcnemar_p_value"] == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue, rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_interval_is_scipys_percentile_bootstrap_of_a_ratio_over_clips(seed):
-    a, b, clips = make_answers(seed)
-    for values, ours in (
-        (a.astype(float), statistics.accuracy(a, clips, 8000, 1)["ci95"]),
-        (a.astype(float) - b, statistics.paired_difference(a, b, clips, 8000, 1)["ci95"]),
-    ):
-        sums, counts = np.bincount(clips, weights=values), np.bincount(clips)
-        theirs = stats.bootstrap(
-            (sums, counts),
-            lambda s, c, axis=-1: s.sum(axis) / c.sum(axis),
-            paired=True,
-            vectorized=True,
-            n_resamples=8000,
-            method="percentile",
-            rng=np.random.default_rng(2),
-        ).confidence_interval
-        assert ours == pytest.approx([theirs.low, theirs.high], abs=0.005)
+def test_the_interval_of_single_questions_is_scipys_wilson_interval():
+    for right in (20, 150, 390):
+        score = statistics.accuracy(np.arange(400) < right, np.arange(400))
+        wilson = stats.binomtest(right, 400).proportion_ci(0.95, "wilson")
+        # Student's t of few errors is a little above the normal quantile.
+        assert score["ci95"] == pytest.approx([wilson.low, wilson.high], abs=0.002)
 
 
-def test_an_interval_holds_the_truth_nineteen_times_in_twenty():
+def simulated(clips, accuracy, correlation, generator, questions=16):
+    skill = np.full(clips, accuracy)
+    if correlation:
+        spread = 1 / correlation - 1
+        skill = generator.beta(accuracy * spread, (1 - accuracy) * spread, size=clips)
+    return (generator.random((clips, questions)) < skill[:, None]).ravel(), np.repeat(np.arange(clips), questions)
+
+
+@pytest.mark.parametrize(
+    ("clips", "accuracy", "correlation"),
+    [(10, 0.5, 0.2), (10, 0.98, 0.2), (10, 0.9, 0.0), (30, 0.98, 0.2), (100, 0.8, 0.1)],
+)
+def test_an_interval_holds_the_truth_nineteen_times_in_twenty(clips, accuracy, correlation):
     generator = np.random.default_rng(0)
-    held, trials = 0, 300
+    found = [statistics.accuracy(*simulated(clips, accuracy, correlation, generator))["ci95"] for _ in range(400)]
+    assert min(high - low for low, high in found) > 0
+    # Two standard errors of 400 trials lie between 95 and 93 %.
+    assert np.mean([low <= accuracy <= high for low, high in found]) >= 0.93
+
+
+def paired_answers(clips, effect, generator, questions=16):
+    """Two models that are equally good on the whole; `effect`: how much better either is on one clip or another."""
+    skill = generator.uniform(0.3, 0.7, size=(clips, 1))
+    shift = effect * generator.choice([-1, 1], size=(clips, 1))
+    a, b = (generator.random((clips, questions)) < skill + sign * shift / 2 for sign in (1, -1))
+    return a.ravel(), b.ravel(), np.repeat(np.arange(clips), questions)
+
+
+@pytest.mark.parametrize(("clips", "effect"), [(10, 0.2), (90, 0.4)])
+def test_a_difference_holds_its_level_where_models_suit_different_clips(clips, effect):
+    generator = np.random.default_rng(1)
+    covered, false_alarms, mcnemar = 0, 0, 0
+    trials = 400
     for _ in range(trials):
-        skill = generator.beta(4, 5, size=60)
-        correct = generator.random((60, 10)) < skill[:, None]
-        low, high = statistics.accuracy(correct.ravel(), np.repeat(np.arange(60), 10), 400, 1)["ci95"]
-        held += low <= 4 / 9 <= high
-    assert 0.91 < held / trials < 0.98
+        a, b, of_clip = paired_answers(clips, effect, generator)
+        low, high = statistics.paired_difference(a, b, of_clip)["ci95"]
+        covered += low <= 0 <= high
+        false_alarms += statistics.sign_flip(a, b, of_clip, 500, 1)["p_value"] <= 0.05
+        mcnemar += statistics.mcnemar(a, b)["mcnemar_p_value"] <= 0.05
+    assert covered / trials >= 0.92 and false_alarms / trials <= 0.075
+    assert mcnemar > false_alarms
+
+
+def test_a_sign_flip_over_single_questions_is_mcnemars_test():
+    a, b = np.arange(100) < 40, np.arange(100) >= 75
+    exact = statistics.mcnemar(a, b)["mcnemar_p_value"]
+    assert statistics.sign_flip(a, b, np.arange(100), 20000, 1)["p_value"] == pytest.approx(exact, abs=0.01)
+
+
+def test_holm_is_the_smallest_times_all_the_next_times_one_fewer():
+    assert statistics.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0] and statistics.holm([]) == []
+
+
+def test_five_equal_categories_raise_an_alarm_in_five_reports_of_a_hundred():
+    generator = np.random.default_rng(2)
+    values = generator.random((2000, 5))
+    assert np.mean(values.min(axis=1) <= 0.05) > 0.2
+    assert np.mean([min(statistics.holm(row)) <= 0.05 for row in values]) < 0.065
 
 
 def test_calibration_bins_are_scikit_learns():
@@ -74,6 +112,22 @@ def test_calibration_bins_are_scikit_learns():
     weights = np.array([row["n"] for row in rows]) / 2000
     error = statistics.expected_calibration_error(confidence, correct, 10)
     assert error == pytest.approx((weights * np.abs(accuracy - mean)).sum())
+
+
+def test_a_calibrated_model_shows_an_error_that_its_interval_takes_for_chance():
+    generator = np.random.default_rng(4)
+    clips = np.repeat(np.arange(60), 16)
+    confidence = generator.uniform(0.3, 1, clips.size)
+    calibrated = generator.random(clips.size) < confidence
+    for correct, is_calibrated in ((calibrated, True), (generator.random(clips.size) < confidence - 0.2, False)):
+        error = statistics.expected_calibration_error(confidence, correct, 10)
+        found = statistics.calibration_uncertainty(confidence, correct, clips, 10, 300, 1)
+        low, high = found["ci95"]
+        assert low <= error <= high and found["error_if_calibrated"]["mean"] == pytest.approx(0.035, abs=0.01)
+        assert (low == 0) is is_calibrated
+        assert (error > found["error_if_calibrated"]["percentile_95"]) is not is_calibrated
+    assert 0 < low < 0.2 < high
+    assert statistics.calibration_uncertainty([], [], [], 10, 300, 1) == {"ci95": None, "error_if_calibrated": None}
 
 
 def test_whole_films_can_be_resampled_and_the_summary_says_so():
@@ -128,7 +182,9 @@ def test_a_category_that_is_absent_is_there_with_no_questions():
     rows = make_predictions()
     rows = rows[rows["category"] != "Temporal"]
     scores = metrics.summarise(rows, "m", "d", "s", None, 20, 1)["scorers"]["logit"]
-    assert scores["categories"]["temp"] == {"n": 0, "correct": 0, "accuracy": None, "ci95": None}
+    assert scores["categories"]["temp"] == {
+        "n": 0, "correct": 0, "accuracy": None, "ci95": None, "few_clusters": False
+    }  # fmt: skip
     assert compare(rows, rows, "logit", 20, 1)["categories"]["temp"]["difference"] is None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -21,12 +23,23 @@ def test_the_spread_is_over_seeds_on_all_films_and_the_curve_over_films_of_one_s
     runs = [trained(1, 90, 0.6), trained(2, 90, 0.7), trained(3, 90, 0.8), trained(1, 30, 0.5), trained(1, 9, 0.3)]
     measured = studies.measure(runs, 90)
     assert measured["seeds"] == pytest.approx(
-        {"n": 3, "mean": 0.7, "standard_deviation": 0.1, "least": 0.6, "most": 0.8}
+        {
+            "n": 3,
+            "mean": 0.7,
+            "standard_deviation": 0.1,
+            "least": 0.6,
+            "most": 0.8,
+            # Of three, by chi-square with two degrees of freedom.
+            "standard_deviation_low": 0.1 * math.sqrt(2 / 7.3778),
+            "standard_deviation_high": 0.1 * math.sqrt(2 / 0.050636),
+        },
+        rel=1e-4,
     )
     assert [(row["films"], row["score"]["accuracy"]) for row in measured["curve"]] == [(9, 0.3), (30, 0.5), (90, 0.6)]
     assert studies.mlflow_metrics(measured)["curve/30_films"] == 0.5
     study_report.write(tmp_path, measured, "CinePile-mini")
-    assert "mean 70.0, standard deviation 10.0 points, from 60.0 to 80.0" in (tmp_path / "report.md").read_text("utf-8")
+    said = (tmp_path / "report.md").read_text("utf-8")
+    assert "mean 70.0, standard deviation 10.0 points (95 % interval 5.2 to 62.8), from 60.0 to 80.0" in said
     assert (tmp_path / "curve.png").is_file()
 
 

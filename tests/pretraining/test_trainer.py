@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from builders.pretraining import SETTINGS, SMALL
+from builders.tokenizers import tokenizer_of
 from cinetune.model.base import load_base
 from cinetune.model.encoder import encoder_for
 from cinetune.params import ModelParams, PretrainParams
@@ -30,6 +31,7 @@ def test_the_learning_rate_rises_stays_and_falls_to_nothing() -> None:
 
 def test_pretraining_writes_a_base_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examination, "HELD_OUT_CLIPS", 2)
+    monkeypatch.setattr(trainer, "HELD_OUT_CLIPS", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     reports: list[tuple[int, dict[str, float]]] = []
     params: PretrainParams = dataclasses.replace(SMALL, out=str(tmp_path / "base"))
@@ -49,8 +51,9 @@ def test_pretraining_writes_a_base_that_loads(tmp_path: Path, monkeypatch: pytes
 def test_pretraining_goes_on_from_another_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate of nearly nothing leaves the weights of the base that was named, up to bfloat16."""
     monkeypatch.setattr(examination, "HELD_OUT_CLIPS", 1)
+    monkeypatch.setattr(trainer, "HELD_OUT_CLIPS", 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    tokenizer = architecture.make_tokenizer(1000, seed=9)
+    tokenizer = tokenizer_of()
     torch.manual_seed(9)
     first = architecture.make_model(SMALL, SETTINGS.size, tokenizer)
     architecture.save(first, tokenizer, str(tmp_path / "first"))

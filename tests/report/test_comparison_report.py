@@ -37,6 +37,17 @@ def test_the_report_links_clips_and_keeps_markup_out(pair, tmp_path):
     assert "https://example.org/a?b=%3Cc%3E" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
+def test_a_change_is_told_under_each_scorer(pair, tmp_path):
+    measured = comparison.measure(pair, "logit", SAMPLES, SEED, "clips")
+    comparison_report.write(tmp_path, pair, measured, [], "none", lambda url: url)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| Category | Questions | Strict | Lenient | Logit |" in text and "few clips" in text
+    (line,) = comparison_report.headlines(measured)
+    assert "+0.0" in line
+    for words in ("by strict", "by lenient", "by logit", "sign flips of clips"):
+        assert words in line
+
+
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "JavaScript:x"])
 def test_a_link_that_could_run_something_leads_nowhere(pair, tmp_path, url):
     changed = [evaluated(e.name, e.predictions.assign(url=url)) for e in pair]

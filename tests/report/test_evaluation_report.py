@@ -12,7 +12,7 @@ import pytest
 from builders.predictions import make_predictions
 from cinetune.errors import InputError
 from cinetune.evaluation import metrics
-from cinetune.report import evaluation_report
+from cinetune.report import evaluation_report, formatting
 
 pytestmark = pytest.mark.evaluation
 
@@ -128,6 +128,33 @@ def test_the_report_covers_what_a_reader_asks(written):
             assert title in text
         assert "91.2 %" in text
         assert "1 clip with 10 questions" in text
+
+
+def test_what_was_changed_stands_under_three_scorers_side_by_side(written):
+    text = written["report.md"].decode()
+    assert "| Category | Questions | Strict | Lenient | Logit |" in text
+    changes = json.loads(written["summary.json"])["finetuned_minus_base_by_scorer"]
+    row = next(line for line in text.splitlines() if line.startswith("| Average | 110 |"))
+    for change in changes.values():
+        assert f"{100 * change['overall']['difference']:+z.1f} (" in row
+
+
+def test_what_rests_on_few_clips_is_marked_and_the_mark_explained(written):
+    text = written["report.md"].decode()
+    assert re.search(r"\| fine-tuned \| [\d.]+ \([\d.]+–[\d.]+\)\\?\*", text) and "means few clips" in text
+
+
+def test_a_calibration_error_stands_beside_what_chance_makes_of_a_calibrated_model(written):
+    text = written["report.md"].decode()
+    said = (
+        r"calibration error [\d.]+ points \([\d.]+ to [\d.]+\); a perfectly calibrated model would show [\d.]+ at this"
+    )
+    assert len(re.findall(said, text)) == 2
+
+
+def test_a_rounded_zero_has_no_minus():
+    part = {"difference": -0.0004, "ci95": [-0.0104, -0.0001]}
+    assert formatting.change(part) == "+0.0 (-1.0 to +0.0)"
 
 
 def test_the_page_needs_no_other_file(written):

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from builders.projects import ROOT, Project, environment
+from cinetune import __main__ as command_line
 from cinetune import pipeline
 from cinetune.cli import parse
 from cinetune.errors import InputError
@@ -26,9 +27,13 @@ def refused(project: Project, *arguments: str) -> str:
     """The one sentence on stderr of a command that must not succeed."""
     done = project.cinetune(*arguments)
     assert done.returncode == 2, done
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ") and lines[0].endswith("."), done.stderr
+    return one_sentence(done.stdout, done.stderr)
+
+
+def one_sentence(stdout: str, stderr: str) -> str:
+    assert stdout == ""
+    lines = stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and lines[0].endswith("."), stderr
     return lines[0]
 
 
@@ -56,10 +61,17 @@ def refused(project: Project, *arguments: str) -> str:
         (["paint"], ["'paint'", "train"]),
     ],
 )
+@pytest.mark.usefixtures("apart")
 def test_wrong_arguments_are_one_sentence_and_status_2(
-    bare_project: Project, arguments: list[str], named: list[str]
+    bare_project: Project,
+    arguments: list[str],
+    named: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    sentence = refused(bare_project, *arguments)
+    monkeypatch.chdir(bare_project.root)
+    assert command_line.main(arguments) == 2
+    sentence = one_sentence(*capsys.readouterr())
     assert all(words in sentence for words in named), sentence
 
 
@@ -159,6 +171,7 @@ def test_data_that_was_not_pulled_is_one_sentence_and_a_failed_run(bare_project:
     assert bare_project.runs()[-1][:2] == ("train", "FAILED")
 
 
+@pytest.mark.slow
 def test_an_unknown_parameter_of_mlflow_run_is_one_sentence_and_a_failed_run(bare_project: Project) -> None:
     done = bare_project.mlflow_run("train", epochz="1")
     assert done.returncode != 0

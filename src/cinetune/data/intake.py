@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Intake:
 
     clips: dict[str, dict[str, ClipRequest]] = field(default_factory=lambda: {split: {} for split in SPLITS})
     questions: dict[str, Counter[str]] = field(default_factory=lambda: {split: Counter() for split in SPLITS})
+    titles: dict[str, str] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     num_rows: int = 0
 
@@ -96,6 +97,7 @@ def read(sources: str, revision: str, videos: Path | None, folder: Path) -> Inta
             writer.write_table(pa.Table.from_pylist(taken, SCHEMA))
         if not intake.questions[split]:
             files[split].unlink()
+    _name_films(intake)
     return intake
 
 
@@ -109,6 +111,15 @@ def keep_only(path: Path, kept: set[str]) -> None:
         for batch in whole.iter_batches(BATCH_ROWS):
             mask = [clip_id in kept for clip_id in batch.column("clip_id").to_pylist()]
             writer.write_batch(batch.filter(pa.array(mask)))
+
+
+def _name_films(intake: Intake) -> None:
+    """Tell the films of clips that came with a title and without questions by all titles together."""
+    named = dict(zip(intake.titles, links.films_of(list(intake.titles.values())), strict=True))
+    for split, clips in intake.clips.items():
+        for clip_id, clip in clips.items():
+            if clip_id in named and not intake.questions[split][clip_id]:
+                clips[clip_id] = replace(clip, film=named[clip_id])
 
 
 def _take(
@@ -132,6 +143,8 @@ def _take(
                 raise InputError(f"question {kept['question']!r} of clip {clip_id!r} was there before")
             seen.add(key)
             intake.questions[split][clip_id] += 1
+        else:
+            intake.titles[clip_id] = row["title"]
         intake.clips[split][clip_id] = wanted
         return kept
     except InputError as error:
@@ -160,7 +173,7 @@ def _film(kept: Mapping[str, Any] | None, row: Mapping[str, Any]) -> str:
     if reason:
         raise InputError(reason)
     _check_encodable("title", row["title"])
-    return links.film_of(row["title"])
+    return str(links.film_of(row["title"]))
 
 
 def _question(row: Mapping[str, Any], clip_id: str) -> dict[str, Any]:

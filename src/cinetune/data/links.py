@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from cinetune.cinepile.questions import film_key
 from cinetune.errors import InputError
 
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}", re.ASCII)
@@ -14,14 +18,20 @@ YOUTUBE_HOSTS = {"youtube.com", "www.youtube.com", "m.youtube.com", "music.youtu
 SHORT_HOSTS = {"youtu.be", "www.youtu.be"}
 PATHS_WITH_ID = {"shorts", "embed", "live", "v"}
 DERIVED_ID_DIGITS = 16
-YEAR = r"\((?P<year>(?:18|19|20)\d\d)\)"
-PART = r"(?:\(\d+/\d+\)|#\d+)"
+# A bracket is forgotten now and then.
+YEAR = r"\((?P<year>(?:18|19|20)\d\d)(?:\)|(?=\s+[-–—]\s))"
+PART = r"(?:\(?\d+/\d+\)|#\d+)"
 DASH = r"\s+[-–—]\s+"
+CLIP = r"(?:Movie\s+)?C(?:LIP|lip)"
 TITLES = (
-    # Scene - Film (7/10) Movie CLIP (1999) HD
-    re.compile(rf"(?:.+{DASH})?(?P<film>.+?)\s*{PART}?\s+(?:Movie\s+)?C(?:LIP|lip)\s*{YEAR}(?:\s*HD)?$"),
-    # Film (7/10) Movie CLIP - Scene (1999) HD
-    re.compile(rf"(?P<film>.+?)\s*{PART}?\s+(?:Movie\s+)?C(?:LIP|lip)\b.*?(?:{YEAR})?(?:\s*HD)?$"),
+    # Scene - Film (7/10) Movie CLIP (1999)
+    re.compile(rf"(?:.+{DASH})?(?P<film>.+?)\s*{PART}?\s+{CLIP}\s*{YEAR}$"),
+    # Scene (7/10) Movie CLIP - Film Movie (1999), Scene (7/10) Film Movie (1999)
+    re.compile(rf".+?\s*{PART}\s+(?:{CLIP}{DASH})?(?P<film>\w.+?)\s+M(?:ovie|OVIE)\s*{YEAR}$"),
+    # Film (1999) Movie CLIP #7 - Scene
+    re.compile(rf"(?P<film>.+?)\s*{YEAR}\s+{CLIP}\b.*$"),
+    # Film (7/10) Movie CLIP - Scene (1999)
+    re.compile(rf"(?P<film>.+?)\s*{PART}?\s+{CLIP}\b.*?(?:{YEAR})?$"),
     # Scene - Film (1999) | Channel
     re.compile(rf"(?:.+{DASH})?(?P<film>.+?)\s*{YEAR}\s*(?:\|.*)?$"),
     # Film (1999) - Scene (7/10) | Channel
@@ -29,6 +39,9 @@ TITLES = (
     # Film - Scene (7/10) | Channel
     re.compile(rf"(?P<film>.+?){DASH}.*$"),
 )
+# What stands behind the year, an inner quote that was torn out included: `HD`, `- HD`, `HD"`.
+TAIL = re.compile(r"""(?:\s+(?:-\s+)?HD)?["”]*$""")
+MIN_TITLES_OF_RIGHT_YEAR = 3
 
 
 @dataclass(frozen=True)
@@ -81,13 +94,62 @@ def _derived_id(link: str) -> str:
     return hashlib.sha256(link.encode("utf-8", "surrogatepass")).hexdigest()[:DERIVED_ID_DIGITS]
 
 
-def film_of(title: str) -> str:
+class Film(NamedTuple):
+    """What a title says; the year is empty where it says none."""
+
+    name: str
+    year: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.year})" if self.year else self.name
+
+    @property
+    def key(self) -> Film:
+        """The same for every spelling."""
+        return Film(film_key(self.name), self.year)
+
+
+def film_of(title: str) -> Film:
     """The film named in a clip's title, with its year where one is given; the whole title where no form fits."""
-    title = " ".join(title.split())
+    title = TAIL.sub("", " ".join(title.split()))
     for form in TITLES:
         found = form.match(title)
         if found:
-            year = found.groupdict().get("year")
-            film = found["film"].strip()
-            return f"{film} ({year})" if year else film
-    return title
+            return Film(found["film"].strip(), found.groupdict().get("year") or "")
+    return Film(title, "")
+
+
+def films_of(titles: Sequence[str]) -> list[str]:
+    """The films of many titles, where what most of them say corrects the others: spellings and wrong years."""
+    films = [film_of(title) for title in titles]
+    counts = Counter(film.key for film in films)
+    dated: dict[str, list[Film]] = {}
+    for film in counts:
+        dated.setdefault(film.name, []).extend([film] if film.year else [])
+    # Of a film's spellings the most frequent one.
+    spelled = {film.key: film for film, _ in sorted(Counter(films).items(), key=lambda item: (item[1], item[0]))}
+    found = (_corrected(film_key(title), film.key, counts, dated) for title, film in zip(titles, films, strict=True))
+    # What was corrected may itself be written in several ways.
+    return [str(spelled[_corrected("", film, counts, dated)]) for film in found]
+
+
+def _corrected(title: str, film: Film, counts: Counter[Film], dated: Mapping[str, list[Film]]) -> Film:
+    """The film that more of the titles speak of, where this one may mean it too; all of them as keys.
+
+    dated: by name the films of that name that have a year.
+    """
+    others = dated[film.name]
+    if not film.year:
+        return others[0] if len(others) == 1 else film
+    names = [film.name.removesuffix(" movie"), film.name.rpartition(" scene ")[2]]
+    names += [title[: dash.start()] for dash in re.finditer(DASH, title)]
+    meant = [other for name in names if (other := Film(name, film.year)) in counts]
+    meant += [other for other in others if _is_misprint(film, other, counts)]
+    return max([film, *meant], key=lambda other: (counts[other], other.name != film.name, -int(other.year)))
+
+
+def _is_misprint(film: Film, other: Film, counts: Counter[Film]) -> bool:
+    """Whether one film's year was written as another: the next, or one digit off in a single title."""
+    digits = sum(one != two for one, two in zip(film.year, other.year, strict=True))
+    is_single = counts[film] == 1 and digits == 1 and counts[other] >= MIN_TITLES_OF_RIGHT_YEAR
+    return is_single or abs(int(film.year) - int(other.year)) == 1

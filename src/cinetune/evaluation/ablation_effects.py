@@ -9,7 +9,7 @@ import pandas as pd
 
 from cinetune.evaluation.ablations import PLAIN, ROTATIONS
 from cinetune.evaluation.metrics import SCORERS
-from cinetune.evaluation.paired import agreement_of_rotations, compare
+from cinetune.evaluation.paired import adjust, agreement_of_rotations, compare
 from cinetune.params import Params
 
 SCORER = "logit"
@@ -35,6 +35,7 @@ def measure(
         for name, table in tables.items()
         if name != PLAIN
     }
+    adjust([content["drop"]["overall"] for content in drops.values()])
     rotated = {name: tables[name] for name in (PLAIN, *ROTATIONS) if name in tables}
     return {
         **{key: plain[key] for key in ("model", "dataset", "split")},

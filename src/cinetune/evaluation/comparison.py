@@ -14,7 +14,7 @@ import pandas as pd
 
 from cinetune.artifacts import Evaluation
 from cinetune.errors import InputError
-from cinetune.evaluation.metrics import scored
+from cinetune.evaluation.metrics import SCORERS, scored
 from cinetune.evaluation.paired import compare, paired
 
 ALLOWABLE = ("dataset", "split", "questions", "scorer")
@@ -117,6 +117,18 @@ def measure(
 ) -> dict[str, Any]:
     """comparison.json: every later evaluation minus the first, overall and by category."""
     first = evaluations[0]
+
+    def difference(other: Evaluation, chosen: str) -> dict[str, Any]:
+        return compare(other.predictions, first.predictions, chosen, bootstrap_samples, seed, resample)
+
+    by_scorer = {
+        other.name: {
+            name: difference(other, name)
+            for name in SCORERS
+            if name == scorer or all(_has_replies(evaluation, name) for evaluation in (other, first))
+        }
+        for other in evaluations[1:]
+    }
     return {
         "scorer": scorer,
         "resampled": resample,
@@ -131,19 +143,19 @@ def measure(
             }
             for evaluation in evaluations
         },
-        "differences": {
-            other.name: compare(other.predictions, first.predictions, scorer, bootstrap_samples, seed, resample)
-            for other in evaluations[1:]
-        },
+        "differences": {name: found[scorer] for name, found in by_scorer.items()},
+        # Those that both models have replies for: a change under one scorer alone may be one of form.
+        "differences_by_scorer": by_scorer,
     }
 
 
-def mlflow_metrics(label: str, difference: Mapping[str, Any]) -> dict[str, float | None]:
-    """One of the differences as MLflow metrics: `difference/<label>`, its interval, p-value and categories."""
+def mlflow_metrics(label: str, difference: Mapping[str, Any], by_scorer: Mapping[str, Any]) -> dict[str, float | None]:
+    """One of the differences as MLflow metrics: `difference/<label>`, its interval, p-value, categories and scorers."""
     overall = difference["overall"]
     low, high = overall["ci95"] or (None, None)
     found = {"": overall["difference"], "/ci_low": low, "/ci_high": high, "/p_value": overall["p_value"]}
     found |= {f"/{short}": part["difference"] for short, part in difference["categories"].items()}
+    found |= {f"/{scorer}": part["overall"]["difference"] for scorer, part in by_scorer.items()}
     return {f"difference/{label}{name}": value for name, value in found.items()}
 
 

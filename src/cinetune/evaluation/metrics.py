@@ -1,8 +1,7 @@
 """Accuracies with their counts and clustered intervals, paired tests, calibration, agreement.
 
 Fractions everywhere; intervals are 95 %. Questions about one clip are not independent of each other, so it is
-clips (or whole films) that are resampled, never questions. An interval is None below two of them: one says nothing
-of the next. Nothing depends on the order of the rows.
+clips (or whole films) that are the sample, never questions. Nothing depends on the order of the rows.
 """
 
 from __future__ import annotations
@@ -16,7 +15,12 @@ import pandas as pd
 from cinetune.cinepile.questions import CATEGORIES, LETTERS, film_key, films_of
 from cinetune.errors import InputError
 from cinetune.evaluation.published import published_average
-from cinetune.evaluation.statistics import accuracy, calibration, expected_calibration_error
+from cinetune.evaluation.statistics import (
+    accuracy,
+    calibration,
+    calibration_uncertainty,
+    expected_calibration_error,
+)
 from cinetune.params import Params
 
 CATEGORY_TITLES: dict[str, str] = {short: " ".join(full.split()) for full, short in CATEGORIES.items()}
@@ -78,7 +82,7 @@ def summarise(
     clusters = cluster_names(rows, resample)
 
     def score(correct: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
-        return accuracy(correct[chosen], clusters[chosen], bootstrap_samples, seed)
+        return accuracy(correct[chosen], clusters[chosen])
 
     def of_scorer(name: str) -> dict[str, Any]:
         correct = is_correct(rows, name)
@@ -110,7 +114,7 @@ def summarise(
         "missing": _missing(skipped),
         "resampled": resample,
         "gold_letters": letter_counts(rows, "gold", LETTERS),
-        "calibration": _calibration_summary(rows),
+        "calibration": _calibration_summary(rows, resample, bootstrap_samples, seed),
     }
 
 
@@ -178,17 +182,26 @@ def confusion(rows: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
 
 def confidences(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The likeliest letter's share and whether it is right, of the rows that have probabilities."""
-    shares = rows.reindex(columns=[f"p_{letter}" for letter in LETTERS]).astype(float)
-    known = shares.notna().all(axis=1).to_numpy()
-    return shares.max(axis=1).to_numpy()[known], is_correct(rows, "logit")[known]
+    known = _has_probabilities(rows)
+    return _shares(rows).max(axis=1).to_numpy()[known], is_correct(rows, "logit")[known]
 
 
-def _calibration_summary(rows: pd.DataFrame) -> dict[str, Any]:
+def _shares(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.reindex(columns=[f"p_{letter}" for letter in LETTERS]).astype(float)
+
+
+def _has_probabilities(rows: pd.DataFrame) -> np.ndarray:
+    return _shares(rows).notna().all(axis=1).to_numpy()
+
+
+def _calibration_summary(rows: pd.DataFrame, resample: str, bootstrap_samples: int, seed: int) -> dict[str, Any]:
     confidence, correct = confidences(rows)
+    clusters = cluster_names(rows, resample)[_has_probabilities(rows)]
     return {
         "n": len(confidence),
         "error": expected_calibration_error(confidence, correct, CALIBRATION_BINS),
         "bins": calibration(confidence, correct, CALIBRATION_BINS),
+        **calibration_uncertainty(confidence, correct, clusters, CALIBRATION_BINS, bootstrap_samples, seed),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 from cinetune.cinepile.questions import LETTERS
 from cinetune.errors import InputError
 from cinetune.evaluation.metrics import CATEGORY_TITLES, cluster_names, is_correct, scored
-from cinetune.evaluation.statistics import mcnemar, paired_difference
+from cinetune.evaluation.statistics import holm, mcnemar, paired_difference, sign_flip
 
 # Columns that two predictions of one question have in common.
 SHARED = ("clip_id", "film", "category", "question", "url", "question_digest")
@@ -33,9 +33,12 @@ def compare(
     seed: int,
     resample: str = "clips",
 ) -> dict[str, Any]:
-    """Two models on the questions that both answered: {"overall", "categories", "questions_unpaired"}.
+    """Two models on the questions that both answered, as "overall", "categories" and "questions_unpaired".
 
-    Each part is `paired_difference` (a minus b) and `mcnemar` together. Raises InputError where the two do not
+    "clusters" says how many clips or films these are of.
+
+    Each part is `paired_difference` (a minus b), `sign_flip` and `mcnemar` together; a category's "p_value_holm" is
+    adjusted for the number of categories that have questions. Raises InputError where the two do not
     agree on a question's clip, category or right option: they were made from different data.
     """
     rows_a, rows_b = scored(predictions_a), scored(predictions_b)
@@ -44,15 +47,26 @@ def compare(
     right_a, right_b = pairs["is_right_a"].to_numpy(), pairs["is_right_b"].to_numpy()
 
     def part(mask: np.ndarray) -> dict[str, Any]:
-        a, b = right_a[mask], right_b[mask]
-        return paired_difference(a, b, clusters[mask], bootstrap_samples, seed) | mcnemar(a, b)
+        a, b, of_clusters = right_a[mask], right_b[mask], clusters[mask]
+        return (
+            paired_difference(a, b, of_clusters) | sign_flip(a, b, of_clusters, bootstrap_samples, seed) | mcnemar(a, b)
+        )
 
     category = pairs["category"].to_numpy()
+    categories = {short: part(category == short) for short in CATEGORY_TITLES}
+    adjust([row for row in categories.values() if row["n"]])
     return {
         "overall": part(np.ones(len(pairs), dtype=bool)),
-        "categories": {short: part(category == short) for short in CATEGORY_TITLES},
+        "categories": categories,
         "questions_unpaired": len(rows_a) + len(rows_b) - 2 * len(pairs),
+        "clusters": len(set(clusters)),
     }
+
+
+def adjust(rows: Sequence[dict[str, Any]]) -> None:
+    """Give each row of a table its p-value by Holm, "p_value_holm"."""
+    for row, value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+        row["p_value_holm"] = value
 
 
 def paired(rows_a: pd.DataFrame, rows_b: pd.DataFrame, scorer: str) -> pd.DataFrame:

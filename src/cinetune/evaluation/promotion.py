@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from cinetune.errors import InputError
+from cinetune.evaluation.metrics import CATEGORY_TITLES
 from cinetune.evaluation.paired import compare
+from cinetune.params import EvaluateParams, RegisterParams
 
-HEADLINE = "logit"
+# A model that wins letters and loses answers given in words is no better; neither is the reverse.
+JUDGED_BY = ("logit", "lenient")
 
 
 @dataclass(frozen=True)
@@ -21,25 +26,69 @@ class Verdict:
 
 
 def judge(
-    ours: pd.DataFrame, theirs: pd.DataFrame, champion: str, margin: float, bootstrap_samples: int, seed: int
+    ours: pd.DataFrame, theirs: pd.DataFrame, champion: str, rules: RegisterParams, statistics: EvaluateParams
 ) -> Verdict:
     """Predictions of the challenger and of version `champion`, compared question by question.
 
-    The lower end of the 95 % interval of the difference decides, over clips, so that a small test cannot hide a
-    loss. margin is a fraction of accuracy.
+    The lower end of the 95 % interval of the difference decides, over clips or films, so that a small test cannot
+    hide a loss. The first rule that is broken is the reason.
     """
     try:
-        found = compare(ours, theirs, HEADLINE, bootstrap_samples, seed)
+        found = {
+            scorer: compare(ours, theirs, scorer, statistics.bootstrap_samples, statistics.seed, statistics.resample)
+            for scorer in JUDGED_BY
+        }
     except InputError as error:
         return Verdict(False, f"it cannot be compared with version {champion}: {str(error).removesuffix('.')}")
-    overall, unpaired = found["overall"], found["questions_unpaired"]
-    if unpaired or not overall["n"]:
-        reason = f"{unpaired} questions were answered by only one of it and version {champion}"
-        return Verdict(False, f"{reason}: evaluate both on the same ones")
-    low, high = overall["ci95"] or (overall["difference"],) * 2
-    loss = f"a loss of more than {100 * margin:g} points"
-    judgement = f"{loss} is ruled out" if low >= -margin else f"{loss} is not ruled out"
-    difference = f"{100 * overall['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    return Verdict(
-        low >= -margin, f"{difference} against version {champion} on the same {overall['n']} questions, {judgement}"
-    )
+    against = f"against version {champion} on the same {found['logit']['overall']['n']} questions"
+    broken = next(_broken(found, _missing(ours, theirs), champion, rules, statistics.resample), None)
+    if broken:
+        return Verdict(False, broken.format(against=against))
+    changes = " and ".join(f"{_points(found[scorer]['overall'])} by {scorer}" for scorer in JUDGED_BY)
+    missing = _missing(ours, theirs)
+    unasked = f" ({missing:.0%} are missing in both)" if missing else ""
+    loss = f"a loss of more than {100 * rules.margin:g} points is ruled out"
+    return Verdict(True, f"{changes} {against}{unasked}, {loss}")
+
+
+def _broken(
+    found: dict[str, dict[str, Any]], missing: float, champion: str, rules: RegisterParams, resample: str
+) -> Iterator[str]:
+    first = found["logit"]
+    if first["questions_unpaired"] or not first["overall"]["n"]:
+        yield (
+            f"{first['questions_unpaired']} questions were answered by only one of it and version {champion}: evaluate "
+            "both on the same ones"
+        )
+    if missing > rules.max_missing:
+        yield (
+            f"{missing:.0%} of the questions are missing in its evaluation and in that of version {champion}, more "
+            f"than register.max_missing ({rules.max_missing:.0%}) allows"
+        )
+    if first["clusters"] < rules.min_clips:
+        yield (
+            f"it and version {champion} are compared on {first['clusters']} {resample}, and register.min_clips asks "
+            f"for {rules.min_clips}"
+        )
+    for scorer, comparison in found.items():
+        overall = comparison["overall"]
+        if overall["ci95"][0] < -rules.margin:
+            loss = f"a loss of more than {100 * rules.margin:g} points is not ruled out"
+            yield f"{_points(overall)} by {scorer} {{against}}, {loss}"
+    for scorer, comparison in found.items():
+        for short, part in comparison["categories"].items():
+            if part["n"] and part["ci95"][1] < -rules.category_margin:
+                loss = f"a loss of more than {100 * rules.category_margin:g} points in a category"
+                yield f"{CATEGORY_TITLES[short]} {_points(part)} by {scorer} {{against}}, {loss}"
+
+
+def _missing(ours: pd.DataFrame, theirs: pd.DataFrame) -> float:
+    """The share of all questions that were not answered by both."""
+    asked = set(ours["question_id"]) | set(theirs["question_id"])
+    answered = [set(rows.loc[rows["status"] == "ok", "question_id"]) for rows in (ours, theirs)]
+    return 1 - len(answered[0] & answered[1]) / len(asked) if asked else 0.0
+
+
+def _points(part: dict[str, Any]) -> str:
+    low, high = part["ci95"]
+    return f"{100 * part['difference']:+z.1f} points ({100 * low:+z.1f} to {100 * high:+z.1f})"

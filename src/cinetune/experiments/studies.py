@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cinetune.errors import InputError
+from cinetune.evaluation.statistics import deviation_interval
 
 SCORER = "logit"
 
@@ -60,10 +61,14 @@ def measure(trained: Sequence[Mapping[str, Any]], all_films: int) -> dict[str, A
         for one in trained
     ]
     of_seeds = [row["score"]["accuracy"] for row in rows if row["films"] == all_films]
+    deviation = float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else None
+    low, high = deviation_interval(deviation, len(of_seeds))
     spread = {
         "n": len(of_seeds),
         "mean": float(np.mean(of_seeds)),
-        "standard_deviation": float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else None,
+        "standard_deviation": deviation,
+        "standard_deviation_low": low,
+        "standard_deviation_high": high,
         "least": min(of_seeds),
         "most": max(of_seeds),
     }

@@ -3,8 +3,8 @@
 A clip is read once and kept as a cache. Its questions are read behind it in packs: the logits behind each
 question's last token give the probabilities of the options, and from there all questions of a pack are continued
 together, one token each a step. Then the cache is cut back to the clip, for the next pack. The result is that of
-asking each question alone (tests/test_scoring.py holds it against `generate`). Where no words are wanted nothing need
-be kept: `choose` reads clip and questions at once.
+asking each question alone (tests/inference/test_scoring.py holds it against `generate`). Where no words are wanted
+nothing need be kept: `choose` reads clip and questions at once.
 """
 
 from __future__ import annotations

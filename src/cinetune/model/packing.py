@@ -3,7 +3,7 @@
     prefix: instruction, subtitles, video | question 1, answer | question 2, answer | ...
 
 Every question sees the prefix and itself, never a sibling, and its positions start again at the prefix's end: the
-numbers are those of separate passes (tests/test_packing.py holds logits and gradients to 1e-5).
+numbers are those of separate passes (tests/model/test_packing.py holds logits and gradients to 1e-5).
 """
 
 from __future__ import annotations

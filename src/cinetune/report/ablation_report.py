@@ -12,6 +12,7 @@ from cinetune.evaluation.metrics import CATEGORY_TITLES
 from cinetune.files import whole_folder, write_json
 from cinetune.report import formatting, rendering
 from cinetune.report.rendering import Section, Table
+from cinetune.report.sections import few_sentence
 
 
 def table(measured: Mapping[str, Any]) -> Table:
@@ -23,12 +24,9 @@ def table(measured: Mapping[str, Any]) -> Table:
             [
                 name,
                 formatting.score_text(content["accuracy"]),
-                formatting.points(overall["difference"], overall["ci95"]),
-                formatting.p_value(overall["p_value"]),
-                *(
-                    formatting.points(categories[short]["difference"], categories[short]["ci95"])
-                    for short in CATEGORY_TITLES
-                ),
+                formatting.change(overall),
+                formatting.p_value(overall["p_value_holm"]),
+                *(formatting.change(categories[short]) for short in CATEGORY_TITLES),
             ]
         )
     return Table(["Ablation", "Accuracy", "Drop", "p", *(short.upper() for short in CATEGORY_TITLES)], rows)
@@ -44,7 +42,8 @@ def sections(measured: Mapping[str, Any]) -> list[Section]:
         "What is lost",
         [
             f"Percent correct by {SCORER}. The drop is in percentage points on the same questions, with its 95 % "
-            f"interval from resampling {measured['resampled']}; a positive drop is a loss. p is McNemar's exact test."
+            f"interval over {measured['resampled']}; a positive drop is a loss. p is that of a sign-flip test, "
+            f"adjusted by Holm for the {len(measured['ablations'])} ablations. {few_sentence(measured['resampled'])}"
         ],
         [table(measured)],
     )

@@ -37,13 +37,15 @@ def write(
     for other in evaluations[1:]:
         title, meaning = (
             f"{other.name} against {first.name}",
-            f"{other.name} less {first.name} (intervals over {measured['resampled']})",
+            f"{other.name} minus {first.name} (intervals over {measured['resampled']})",
         )
         content.append(
-            sections.change_section(title, meaning, (other.name, first.name), measured["differences"][other.name])
+            sections.change_section(
+                title, meaning, (other.name, first.name), measured["differences_by_scorer"][other.name], scorer
+            )
         )
         content.append(_disagreement_section(other, first, scorer, link_of))
-    content += [sections.calibration_section(answered), sections.missing_section(models)]
+    content += [sections.calibration_section(answered, models), sections.missing_section(models)]
     if rows is not None:
         content.append(sections.reference_section(rows, first.summary["dataset"]))
     content.append(sections.made_from_section({evaluation.name: evaluation.made_from for evaluation in evaluations}))
@@ -84,11 +86,12 @@ def _disagreement_section(a: Evaluation, b: Evaluation, scorer: str, link_of: Ca
 def headlines(measured: Mapping[str, Any]) -> list[str]:
     """A sentence a difference."""
     said = []
-    for name, difference in measured["differences"].items():
-        overall = difference["overall"]
-        change = formatting.points(overall["difference"], overall["ci95"])
+    for name, by_scorer in measured["differences_by_scorer"].items():
+        overall = measured["differences"][name]["overall"]
+        changes = ", ".join(f"{formatting.change(part['overall'])} by {scorer}" for scorer, part in by_scorer.items())
         said.append(
-            f"{name} minus {measured['against']}: {change} points on {overall['n']} questions, p "
-            f"{formatting.p_value(overall['p_value'])} (McNemar), {overall['only_a']} won and {overall['only_b']} lost."
+            f"{name} minus {measured['against']}, in points on {overall['n']} questions: {changes}; by "
+            f"{measured['scorer']} p {formatting.p_value(overall['p_value'])} (sign flips of {measured['resampled']}), "
+            f"{overall['only_a']} won and {overall['only_b']} lost."
         )
     return said

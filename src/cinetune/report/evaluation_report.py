@@ -108,19 +108,24 @@ def write(
             )
     rows = published(reference) if reference != "none" else None
     resample = finetuned.get("resampled", "clips")
-    comparison = compare(predictions_finetuned, predictions_base, HEADLINE, bootstrap_samples, seed, resample)
+    changes = {
+        scorer: compare(predictions_finetuned, predictions_base, scorer, bootstrap_samples, seed, resample)
+        for scorer in SCORERS
+    }
     models = {BASE: base, FINETUNED: finetuned}
     answered = {BASE: scored(predictions_base), FINETUNED: scored(predictions_finetuned)}
-    summary = _summary(models, answered, comparison, reference, base_model_card)
+    summary = _summary(models, answered, changes, reference, base_model_card)
     content = [
         sections.chart_section(models, HEADLINE, rows),
         sections.category_section(models, HEADLINE),
         sections.readings_section(models),
-        sections.change_section("What the fine-tune changed", "Fine-tuned less base", (FINETUNED, BASE), comparison),
+        sections.change_section(
+            "What the fine-tune changed", "Fine-tuned minus base", (FINETUNED, BASE), changes, HEADLINE
+        ),
         sections.slices_section(models),
         *sections.breakdown_sections(models),
         sections.letters_section(answered),
-        sections.calibration_section(answered),
+        sections.calibration_section(answered, models),
         *([_card_section(base_model_card)] if base_model_card else []),
         _examples_section(answered, frames_of),
         sections.missing_section(models),
@@ -135,7 +140,7 @@ def write(
 def _summary(
     models: Models,
     answered: Mapping[str, pd.DataFrame],
-    comparison: Mapping[str, Any],
+    changes: Mapping[str, Mapping[str, Any]],
     reference: str,
     base_model_card: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -159,7 +164,8 @@ def _summary(
             "calibration_error": expected_calibration_error(confidence, correct, CALIBRATION_BINS),
             "calibration": calibration(confidence, correct, CALIBRATION_BINS),
         }
-    summary["finetuned_minus_base"] = dict(comparison)
+    summary["finetuned_minus_base"] = dict(changes[HEADLINE])
+    summary["finetuned_minus_base_by_scorer"] = {scorer: dict(change) for scorer, change in changes.items()}
     summary["base_model_card"] = dict(base_model_card) if base_model_card else None
     return summary
 

@@ -11,6 +11,9 @@ NOTHING = "–"
 MAX_EXCERPT_CHARS = 160
 
 
+FEW = "*"  # behind an interval over fewer than 30 clips, as `sections.introduction` explains
+
+
 def score_text(score: Mapping[str, Any] | float | None) -> str:
     """A score of metrics.json as "78.3 (75.9–80.6)", a published percentage as "44.2"."""
     if isinstance(score, Mapping):
@@ -19,16 +22,22 @@ def score_text(score: Mapping[str, Any] | float | None) -> str:
         text = f"{100 * score['accuracy']:.1f}"
         if score["ci95"]:
             low, high = score["ci95"]
-            text += f" ({100 * low:.1f}–{100 * high:.1f})"
+            text += f" ({100 * low:.1f}–{100 * high:.1f}){_few(score)}"
         return text
     return NOTHING if score is None or np.isnan(score) else f"{score:.1f}"
 
 
-def points(difference: float | None, interval: Sequence[float] | None) -> str:
+def change(part: Mapping[str, Any]) -> str:
+    """A part of a comparison as "+3.1 (+1.0 to +5.2)", in percentage points; a rounded zero has no minus."""
+    difference, interval = part["difference"], part["ci95"]
     if difference is None:
         return NOTHING
-    text = f"{100 * difference:+.1f}"
-    return text if not interval else f"{text} ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+    text = f"{100 * difference:+z.1f}"
+    return f"{text} ({100 * interval[0]:+z.1f} to {100 * interval[1]:+z.1f}){_few(part)}" if interval else text
+
+
+def _few(part: Mapping[str, Any]) -> str:
+    return FEW if part.get("few_clusters") else ""
 
 
 def p_value(value: float) -> str:

@@ -20,7 +20,7 @@ from cinetune.evaluation.metrics import (
     letter_counts,
 )
 from cinetune.evaluation.published import version_of
-from cinetune.evaluation.statistics import calibration, expected_calibration_error
+from cinetune.evaluation.statistics import FEW_CLUSTERS, calibration
 from cinetune.report import charts, formatting
 from cinetune.report.formatting import NOTHING
 from cinetune.report.rendering import Picture, Section, Table
@@ -58,9 +58,15 @@ def introduction(models: Models, answered: Mapping[str, pd.DataFrame]) -> list[s
     resampled = last.get("resampled", "clips")
     return [
         " ".join([*sentences, missing_sentence(models) or "No clip is missing."]),
-        f"Figures are percent correct. In brackets stands the 95 % interval from resampling {resampled}, because "
-        f"questions about one {resampled.removesuffix('s')} are not independent.",
+        f"Figures are percent correct. In brackets stands the 95 % interval over {resampled}, because "
+        f"questions about one {resampled.removesuffix('s')} are not independent. {few_sentence(resampled)}",
     ]
+
+
+def few_sentence(resampled: str) -> str:
+    return (
+        f"{formatting.FEW} means few {resampled}: an interval over fewer than {FEW_CLUSTERS} is wide and approximate."
+    )
 
 
 def chart_section(models: Models, scorer: str, reference: pd.DataFrame | None) -> Section:
@@ -112,31 +118,46 @@ def readings_table(models: Models) -> Table:
     return Table(headers, rows)
 
 
-def change_section(title: str, meaning: str, names: tuple[str, str], comparison: Mapping[str, Any]) -> Section:
-    """`names`: of the model and of its baseline; `meaning`: which minus which."""
-    parts = {"Average": comparison["overall"]} | {
-        title: comparison["categories"][short] for short, title in CATEGORY_TITLES.items()
+def change_section(
+    title: str, meaning: str, names: tuple[str, str], comparisons: Mapping[str, Mapping[str, Any]], scorer: str
+) -> Section:
+    """`names`: of the model and of its baseline; `meaning`: which minus which; comparisons: `compare` by scorer."""
+    of_scorer = comparisons[scorer]
+    parts = {"Average": of_scorer["overall"]} | {
+        title: of_scorer["categories"][short] for short, title in CATEGORY_TITLES.items()
     }
-    rows = [
+    keys = [None, *CATEGORY_TITLES]
+    changes = [
         [
             part_title,
             f"{part['n']:,}",
-            formatting.points(part["difference"], part["ci95"]),
+            *(
+                formatting.change(comparison["categories"][key] if key else comparison["overall"])
+                for comparison in comparisons.values()
+            ),
+        ]
+        for key, (part_title, part) in zip(keys, parts.items(), strict=True)
+    ]
+    tests = [
+        [
+            part_title,
             str(part["only_a"]),
             str(part["only_b"]),
-            formatting.p_value(part["p_value"]),
+            formatting.p_value(part.get("p_value_holm", part["p_value"])),
+            formatting.p_value(part["mcnemar_p_value"]),
         ]
         for part_title, part in parts.items()
     ]
     paragraphs = [
-        f"{meaning}, in percentage points, on the questions that both answered. p is McNemar's "
-        "exact test, which takes questions as independent: where it and the interval disagree, trust the "
-        "interval."
+        f"{meaning}, in percentage points, on the questions that both answered, under each scorer. Below, by {scorer}: "
+        "p is that of a sign-flip test over what the intervals are over, for categories adjusted by Holm for their "
+        "number; McNemar's exact test takes questions as independent and finds more than there is where they are not."
     ]
-    if comparison["questions_unpaired"]:
-        paragraphs.append(f"Left out here, as only one model answered: {comparison['questions_unpaired']:,}.")
-    headers = ["Category", "Questions", "Difference", *(f"Only {name} right" for name in names), "p"]
-    return Section(title, paragraphs, [Table(headers, rows)])
+    if of_scorer["questions_unpaired"]:
+        paragraphs.append(f"Left out here, as only one model answered: {of_scorer['questions_unpaired']:,}.")
+    headers = ["Category", "Questions", *(name.capitalize() for name in comparisons)]
+    test_headers = [f"By {scorer}", *(f"Only {name} right" for name in names), "p", "p if independent (McNemar)"]
+    return Section(title, paragraphs, [Table(headers, changes), Table(test_headers, tests)])
 
 
 def slices_section(models: Models) -> Section:
@@ -171,7 +192,11 @@ def breakdown_sections(models: Models) -> list[Section]:
         ]
         if rows:
             tables.append(Table([key.capitalize(), "Questions", *parts], rows))
-    note = f"Scored by {HEADLINE}. A film of several genres counts in each."
+    looked_at = sum(len(table.rows) for table in tables)
+    note = (
+        f"Scored by {HEADLINE}. A film of several genres counts in each. Of {looked_at} rows looked at, about one in "
+        "twenty misses its true value by chance alone."
+    )
     return [Section("By genre and decade", [note], tables)] if tables else []
 
 
@@ -196,18 +221,17 @@ def letters_section(answered: Mapping[str, pd.DataFrame]) -> Section:
     )
 
 
-def calibration_section(answered: Mapping[str, pd.DataFrame]) -> Section:
+def calibration_section(answered: Mapping[str, pd.DataFrame], models: Models) -> Section:
     paragraphs = [
         "Confidence is the probability of the likeliest option. A calibrated model is right as often as it is "
-        "confident."
+        "confident; chance alone lifts its expected calibration error above 0."
     ]
     tables, bins = [], {}
     for name, rows in answered.items():
         confidence, correct = confidences(rows)
         bins[name] = calibration(confidence, correct, CALIBRATION_BINS)
-        error = expected_calibration_error(confidence, correct, CALIBRATION_BINS)
-        shown = NOTHING if error is None else f"{100 * error:.1f} points"
-        paragraphs.append(f"{name.capitalize()}: expected calibration error {shown}.")
+        said = _calibration_error(models[name].get("calibration", {}))
+        paragraphs.append(f"{name.capitalize()}: expected calibration error {said}.")
         cells = [
             [
                 f"{100 * row['low']:.0f}–{100 * row['high']:.0f}",
@@ -222,6 +246,20 @@ def calibration_section(answered: Mapping[str, pd.DataFrame]) -> Section:
         )
     plot = Picture("calibration.png", "Percent correct over confidence", charts.reliability(bins))
     return Section("Does it know when it is right?", paragraphs, tables, [plot])
+
+
+def _calibration_error(measured: Mapping[str, Any]) -> str:
+    error, interval, chance = (measured.get(key) for key in ("error", "ci95", "error_if_calibrated"))
+    if error is None:
+        return NOTHING
+    text = f"{100 * error:.1f} points"
+    if interval and chance:
+        text += (
+            f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f}); a perfectly calibrated model would show "
+            f"{100 * chance['mean']:.1f} at this number of questions, and up to {100 * chance['percentile_95']:.1f} in "
+            "19 of 20 samples"
+        )
+    return text
 
 
 def missing_section(models: Models) -> Section:

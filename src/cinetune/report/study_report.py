@@ -16,12 +16,16 @@ def write(folder: Path, measured: Mapping[str, Any], dataset: str) -> None:
         [str(row["seed"]), str(row["films"]), formatting.score_text(row["score"])] for row in measured["trainings"]
     ]
     spread = measured["seeds"]
-    deviation = spread["standard_deviation"]
+    deviation, between = spread["standard_deviation"], ""
+    if deviation is not None:
+        between = " (95 % interval {} to {})".format(
+            *(formatting.percent(spread[f"standard_deviation_{end}"]) for end in ("low", "high"))
+        )
     said = (
         f"Over {formatting.counted(spread['n'], 'training seed')} on all films: mean "
-        f"{formatting.percent(spread['mean'])}, standard deviation {formatting.percent(deviation)} points, from "
-        f"{formatting.percent(spread['least'])} to {formatting.percent(spread['most'])} percent. The intervals below "
-        "are over clips, for one training each: they do not hold this spread."
+        f"{formatting.percent(spread['mean'])}, standard deviation {formatting.percent(deviation)} points{between}, "
+        f"from {formatting.percent(spread['least'])} to {formatting.percent(spread['most'])} percent. The intervals "
+        "below are over clips, for one training each: they do not hold this spread."
     )
     sections = [Section("Trainings", [said], [Table(["Seed", "Training films", "Percent correct"], cells)])]
     if len(measured["curve"]) > 1:

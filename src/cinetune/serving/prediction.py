@@ -1,21 +1,20 @@
-"""One question about one video file or clip, put to a service."""
+"""One question about one video file or clip, put to a service; wrong ones are refused before anything is loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cinetune.cinepile.questions import check_choices
 from cinetune.data import subtitles
 from cinetune.errors import InputError
-from cinetune.frames.decoder import Decoder
-from cinetune.frames.limits import Limits
-from cinetune.frames.sampling import ClipFrames, FrameSettings
-from cinetune.inference.scoring import QuestionPrompt
 from cinetune.params import PredictParams
 from cinetune.serving import sources
-from cinetune.serving.service import Service
 from cinetune.serving.sources import CLIP
+
+if TYPE_CHECKING:
+    from cinetune.frames.sampling import ClipFrames
+    from cinetune.serving.service import Service
 
 
 def check(asked: PredictParams) -> None:
@@ -48,6 +47,11 @@ def read_choices(choices: str) -> tuple[str, ...] | None:
 
 def answer(asked: PredictParams, service: Service) -> tuple[ClipFrames, dict[str, Any]]:
     """The frames that were looked at, and the answer as the server would give it."""
+    from cinetune.frames.decoder import Decoder
+    from cinetune.frames.limits import Limits
+    from cinetune.frames.sampling import FrameSettings
+    from cinetune.inference.scoring import QuestionPrompt
+
     is_clip = asked.video.startswith(CLIP)
     source = sources.read_clip(service.clips_folder, asked.video.removeprefix(CLIP)) if is_clip else Path(asked.video)
     part = (asked.start, asked.end) if asked.start or asked.end else None

@@ -33,12 +33,14 @@ SHEET, ANSWER = "frames.png", "answer.json"
 
 def run(params: Params) -> dict[str, Any]:
     """The answer as the server would give it; raises InputError for a question that cannot be answered."""
-    from cinetune.report import contact_sheet
     from cinetune.serving import prediction
 
     asked = params.predict
     prediction.check(asked)
     choices = prediction.read_choices(asked.choices)
+
+    from cinetune.report import contact_sheet
+
     name = pipeline.run_name("predict", asked.question)
     with lifecycle.start("predict", {"question": asked.question}, name=name) as tracked:
         tracked.log_params(params.sections("predict"))

@@ -42,8 +42,7 @@ def _judge(params: Params, champion: str | None, version: str, evaluation: Evalu
     if theirs is None:
         found = Verdict(False, f"the predictions of version {champion} are gone, so the two cannot be compared")
     else:
-        statistics = params.evaluate.bootstrap_samples, params.evaluate.seed
-        found = judge(evaluation.predictions, theirs, champion, chosen.margin, *statistics)
+        found = judge(evaluation.predictions, theirs, champion, chosen, params.evaluate)
     if chosen.force:
         return Verdict(True, f"forced; without that: {found.reason}")
     rolled_back = registry.version_tags(chosen.name, version).get(ROLLED_BACK)

@@ -30,7 +30,8 @@ def log_ablations(run: Tracker, target: Path, measured: Mapping[str, Any]) -> No
 def log_comparison(run: Tracker, target: Path, measured: Mapping[str, Any]) -> list[str]:
     """Log a saved comparison; a sentence a difference."""
     for name, difference in measured["differences"].items():
-        run.log_metrics(comparison.mlflow_metrics(comparison.file_name(name), difference))
+        by_scorer = measured["differences_by_scorer"][name]
+        run.log_metrics(comparison.mlflow_metrics(comparison.file_name(name), difference, by_scorer))
     said = comparison_report.headlines(measured)
     run.describe("\n".join(f"- {line}" for line in said))
     run.log_artifacts(target, "comparison")
