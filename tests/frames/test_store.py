@@ -267,3 +267,12 @@ def test_the_decoding_code_is_what_the_decoding_process_loads() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     package = "cinetune.frames."
     assert [name.removeprefix(package) for name in loaded if name.startswith(package)] == sorted(DECODING_CODE)
+
+
+def test_a_clip_whose_file_is_gone_keeps_its_frames(tmp_path: Path) -> None:
+    fill(tmp_path, CLIP_IDS)
+    before = content(tmp_path)
+    without = digests(CLIP_IDS) | {"a": ""}
+    assert "a" in done(tmp_path, SETTINGS, without)
+    join(tmp_path, SETTINGS, 3, without)
+    assert content(tmp_path) == before

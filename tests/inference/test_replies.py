@@ -116,7 +116,9 @@ def test_a_rotation_moves_every_option_and_the_gold_letter_with_it(tiny, frames,
             ),
         )
         by_hand = evaluate(*tiny, [asked], frames, PLAIN, tmp_path / name)["none"]
-        pd.testing.assert_frame_equal(tables[name].drop(columns="rotation"), by_hand.drop(columns="rotation"))
+        # The digest is of the options in the data's order, which was moved by hand there.
+        other = ["rotation", "question_digest"]
+        pd.testing.assert_frame_equal(tables[name].drop(columns=other), by_hand.drop(columns=other))
         assert (tables[name]["rotation"] == places).all()
     assert compare(tables["none"], tables["rotation_2"], "logit", 10, 0)["overall"]["n"] == 3
 

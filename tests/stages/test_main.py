@@ -246,7 +246,7 @@ def test_a_stage_by_hand_leaves_the_pipelines_outputs_alone(
     done = project.cinetune("evaluate", "--ablation", "neither")
     assert done.returncode == 0 and list(project.root.glob("outputs/runs/*/evaluation/finetuned-neither/metrics.json"))
     done = project.cinetune("compare", "--runs", "base models:/cinepile-video-llava@champion")
-    assert done.returncode == 0 and "models:/cinepile-video-llava@champion less base" in done.stdout, done.stderr
+    assert done.returncode == 0 and "models:/cinepile-video-llava@champion minus base" in done.stdout, done.stderr
     refusal = project.cinetune("register", "--adapter", str(adapter))
     assert refusal.returncode == 2 and "of another adapter" in refusal.stderr
 

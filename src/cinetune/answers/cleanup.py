@@ -7,7 +7,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cinetune.answers.lenient import CONTEXT_CHARS, parse_lenient, without_option_list
+from cinetune.answers.folding import without_option_list
+from cinetune.answers.lenient import parse_lenient
+from cinetune.answers.mentions import CONTEXT_CHARS
 from cinetune.answers.reply import reply_of
 from cinetune.cinepile.questions import LETTERS
 

@@ -163,12 +163,15 @@ def _read_shards(root: Path, settings: FrameSettings, is_full: bool = False) -> 
 
 
 def _latest(shards: dict[str, list[Entry]], clips: Mapping[str, str]) -> dict[str, Place]:
-    """Where each clip with this content is: frames win over a failure, then what came later."""
+    """Where each clip with this content is: frames win over a failure, then what came later.
+
+    A clip whose file is gone, and so has no digest, keeps its frames: there is nothing to replace them by.
+    """
     latest: dict[str, Place] = {}
     for name, entries in shards.items():
         for entry in entries:
-            known = latest.get(entry.clip_id)
-            if clips.get(entry.clip_id) != entry.clip_sha256:
+            known, digest = latest.get(entry.clip_id), clips.get(entry.clip_id)
+            if digest != entry.clip_sha256 and not (digest == "" and entry.is_ok):
                 continue
             if known is None or entry.is_ok or not known[1].is_ok:
                 latest[entry.clip_id] = (name, entry)
