@@ -16,7 +16,9 @@ pytestmark = pytest.mark.evaluation
 
 def trained(seed, films, accuracy):
     score = {"n": 100, "correct": int(100 * accuracy), "accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1]}
-    return {"seed": seed, "films": films, "metrics": {"scorers": {"logit": {"overall": score}}}}
+    strict = score | {"accuracy": accuracy / 2, "ci95": [0.0, accuracy]}
+    scorers = {"strict": {"overall": strict}, "lenient": {"overall": score}, "logit": {"overall": score}}
+    return {"seed": seed, "films": films, "metrics": {"scorers": scorers}}
 
 
 def test_the_spread_is_over_seeds_on_all_films_and_the_curve_over_films_of_one_seed(tmp_path):
@@ -36,15 +38,28 @@ def test_the_spread_is_over_seeds_on_all_films_and_the_curve_over_films_of_one_s
         rel=1e-4,
     )
     assert [(row["films"], row["score"]["accuracy"]) for row in measured["curve"]] == [(9, 0.3), (30, 0.5), (90, 0.6)]
-    assert studies.mlflow_metrics(measured)["curve/30_films"] == 0.5
+    logged = studies.mlflow_metrics(measured)
+    assert logged["curve/30_films"] == 0.5 and logged["strict/curve/30_films"] == 0.25
+    assert logged["seeds/mean"] == pytest.approx(0.7) and logged["strict/seeds/mean"] == pytest.approx(0.35)
     study_report.write(tmp_path, measured, "CinePile-mini")
     said = (tmp_path / "report.md").read_text("utf-8")
-    assert "mean 70.0, standard deviation 10.0 points (95 % interval 5.2 to 62.8), from 60.0 to 80.0" in said
+    assert "| logit | 3 | 70.0 | 60.0 | 80.0 | 10.0 (5.2–62.8) |" in said
+    assert "| strict | 3 | 35.0 | 30.0 | 40.0 | 5.0 (2.6–31.4) |" in said
     assert (tmp_path / "curve.png").is_file()
 
 
 def test_one_seed_has_no_spread():
     assert studies.measure([trained(1, 9, 0.6)], 9)["seeds"]["standard_deviation"] is None
+
+
+def test_one_film_in_two_spellings_is_one_film(tmp_path):
+    (tmp_path / "data/questions").mkdir(parents=True)
+    rows = pd.DataFrame({"movie_name": ["Casablanca", "CASABLANCA ", "Gilda"], "year": [1942, 1942, 1946]})
+    rows.to_parquet(tmp_path / "data/questions/train.parquet")
+    films = studies.films_of(tmp_path / "data")
+    assert films == ["casablanca (1942)", "gilda (1946)"]
+    studies.with_films(tmp_path / "data", films[:1], tmp_path / "few")
+    assert len(pd.read_parquet(tmp_path / "few/questions/train.parquet")) == 2
 
 
 def test_fewer_films_are_among_more_and_their_questions_are_whole(tmp_path):

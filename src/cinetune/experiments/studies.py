@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cinetune.cinepile.questions import film_key
 from cinetune.errors import InputError
+from cinetune.evaluation.metrics import SCORERS
 from cinetune.evaluation.statistics import deviation_interval
 
 SCORER = "logit"
@@ -25,13 +27,13 @@ def read_numbers(name: str, text: str) -> list[int]:
 
 
 def films_of(root: Path) -> list[str]:
-    """The training films, by name and year."""
+    """Keys of the training films (`questions.film_key`), in order."""
     rows = pd.read_parquet(root / "questions" / "train.parquet", columns=["movie_name", "year"])
     return sorted(set(_film(rows)))
 
 
 def with_films(root: Path, films: Sequence[str], target: Path) -> None:
-    """A data folder like `root` whose training questions are of these films alone; clips are linked."""
+    """A data folder like `root` whose training questions are of these films (keys) alone; clips are linked."""
     (target / "questions").mkdir(parents=True)
     rows = pd.read_parquet(root / "questions" / "train.parquet")
     rows[_film(rows).isin(films)].to_parquet(target / "questions" / "train.parquet", index=False)
@@ -51,33 +53,42 @@ def choose_films(films: Sequence[str], count: int, seed: int) -> list[str]:
 
 
 def _film(rows: pd.DataFrame) -> pd.Series:
-    return rows["movie_name"].astype(str) + " (" + rows["year"].astype(str) + ")"
+    return (rows["movie_name"].astype(str) + " (" + rows["year"].astype(str) + ")").map(film_key)
 
 
 def measure(trained: Sequence[Mapping[str, Any]], all_films: int) -> dict[str, Any]:
     """study.json. `trained`: "seed", "films" and metrics.json ("metrics") of each training."""
-    rows = [
-        {"seed": one["seed"], "films": one["films"], "score": one["metrics"]["scorers"][SCORER]["overall"]}
-        for one in trained
-    ]
-    of_seeds = [row["score"]["accuracy"] for row in rows if row["films"] == all_films]
-    deviation = float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else None
-    low, high = deviation_interval(deviation, len(of_seeds))
-    spread = {
-        "n": len(of_seeds),
-        "mean": float(np.mean(of_seeds)),
+    rows = []
+    for one in trained:
+        scores = {scorer: one["metrics"]["scorers"][scorer]["overall"] for scorer in SCORERS}
+        rows.append({"seed": one["seed"], "films": one["films"], "score": scores[SCORER], "scores": scores})
+    on_all_films = [row["scores"] for row in rows if row["films"] == all_films]
+    spreads = {scorer: spread([scores[scorer]["accuracy"] for scores in on_all_films]) for scorer in SCORERS}
+    first = trained[0]["seed"]
+    curve = sorted((row for row in rows if row["seed"] == first), key=lambda row: row["films"])
+    return {"scorer": SCORER, "seeds": spreads[SCORER], "seeds_by_scorer": spreads, "curve": curve, "trainings": rows}
+
+
+def spread(accuracies: Sequence[float]) -> dict[str, float | None]:
+    """Mean, range and sample standard deviation, with its 95 % interval by chi-square; null for fewer than two."""
+    deviation = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None
+    low, high = deviation_interval(deviation, len(accuracies))
+    return {
+        "n": len(accuracies),
+        "mean": float(np.mean(accuracies)),
         "standard_deviation": deviation,
         "standard_deviation_low": low,
         "standard_deviation_high": high,
-        "least": min(of_seeds),
-        "most": max(of_seeds),
+        "least": min(accuracies),
+        "most": max(accuracies),
     }
-    first = trained[0]["seed"]
-    curve = sorted((row for row in rows if row["seed"] == first), key=lambda row: row["films"])
-    return {"scorer": SCORER, "seeds": spread, "curve": curve, "trainings": rows}
 
 
 def mlflow_metrics(measured: Mapping[str, Any]) -> dict[str, float | None]:
-    """For the run: the spread over seeds, and the accuracy by number of films."""
-    found = {f"seeds/{name}": value for name, value in measured["seeds"].items()}
-    return found | {f"curve/{row['films']}_films": row["score"]["accuracy"] for row in measured["curve"]}
+    """For the run: the spread over seeds, and the accuracy by number of films; other scorers under their names."""
+    found: dict[str, float | None] = {}
+    for scorer, seeds in measured["seeds_by_scorer"].items():
+        prefix = "" if scorer == SCORER else f"{scorer}/"
+        found |= {f"{prefix}seeds/{name}": value for name, value in seeds.items()}
+        found |= {f"{prefix}curve/{row['films']}_films": row["scores"][scorer]["accuracy"] for row in measured["curve"]}
+    return found

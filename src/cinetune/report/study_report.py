@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cinetune.evaluation.metrics import SCORERS
 from cinetune.report import charts, formatting, rendering
 from cinetune.report.rendering import Picture, Section, Table
 
@@ -13,22 +14,30 @@ from cinetune.report.rendering import Picture, Section, Table
 def write(folder: Path, measured: Mapping[str, Any], dataset: str) -> None:
     """Write report.md and report.html."""
     cells = [
-        [str(row["seed"]), str(row["films"]), formatting.score_text(row["score"])] for row in measured["trainings"]
+        [str(row["seed"]), str(row["films"]), *(formatting.score_text(row["scores"][scorer]) for scorer in SCORERS)]
+        for row in measured["trainings"]
     ]
-    spread = measured["seeds"]
-    deviation, between = spread["standard_deviation"], ""
-    if deviation is not None:
-        between = " (95 % interval {} to {})".format(
-            *(formatting.percent(spread[f"standard_deviation_{end}"]) for end in ("low", "high"))
-        )
+    trainings = Table(["Seed", "Training films", *SCORERS], cells)
     said = (
-        f"Over {formatting.counted(spread['n'], 'training seed')} on all films: mean "
-        f"{formatting.percent(spread['mean'])}, standard deviation {formatting.percent(deviation)} points{between}, "
-        f"from {formatting.percent(spread['least'])} to {formatting.percent(spread['most'])} percent. The intervals "
-        "below are over clips, for one training each: they do not hold this spread."
+        "Percent correct by each scorer. The intervals are over clips, for one training each: they do not hold the "
+        "spread over seeds."
     )
-    sections = [Section("Trainings", [said], [Table(["Seed", "Training films", "Percent correct"], cells)])]
+    sections = [Section("Seeds", [], [_spread(measured["seeds_by_scorer"])]), Section("Trainings", [said], [trainings])]
     if len(measured["curve"]) > 1:
         curve = Picture("curve.png", "Percent correct over training films", charts.learning_curve(measured["curve"]))
-        sections.append(Section("Learning curve", ["One training each, with the first seed."], pictures=[curve]))
+        text = f"One training each, with the first seed; scorer: {measured['scorer']}."
+        sections.append(Section("Learning curve", [text], pictures=[curve]))
     rendering.write(folder, f"Seeds and films on {dataset}", [], sections)
+
+
+def _spread(seeds: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Over the seeds that trained on all films, in percent and points."""
+    rows = []
+    for scorer, found in seeds.items():
+        deviation = formatting.percent(found["standard_deviation"])
+        if found["standard_deviation"] is not None:
+            low, high = (formatting.percent(found[f"standard_deviation_{end}"]) for end in ("low", "high"))
+            deviation += f" ({low}–{high})"
+        values = (formatting.percent(found[name]) for name in ("mean", "least", "most"))
+        rows.append([scorer, str(found["n"]), *values, deviation])
+    return Table(["Scorer", "Seeds", "Mean", "Least", "Most", "Standard deviation (95 % interval)"], rows)
