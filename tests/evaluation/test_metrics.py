@@ -217,7 +217,7 @@ def test_calibration_error_is_zero_when_confidence_is_earned_and_large_when_not(
 
 def test_calibration_refuses_logits():
     with pytest.raises(InputError, match="probabilities"):
-        statistics.calibration([3.2], [True], 10)
+        statistics.calibration([3.2], [True], [0], 10)
 
 
 def test_comparison_pairs_questions_by_id_and_counts_the_rest():

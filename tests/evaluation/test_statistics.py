@@ -105,7 +105,12 @@ def test_calibration_bins_are_scikit_learns():
     generator = np.random.default_rng(3)
     confidence = generator.uniform(0.2, 1, 2000)
     correct = generator.random(2000) < confidence**2
-    rows = statistics.calibration(confidence, correct, 10)
+    clips = np.arange(2000) // 16
+    rows = statistics.calibration(confidence, correct, clips, 10)
+    assert [row["ci95"] for row in rows] == [
+        statistics.accuracy(correct[inside], clips[inside])["ci95"]
+        for inside in (np.minimum((10 * confidence).astype(int), 9) == number for number in range(2, 10))
+    ]
     accuracy, mean = calibration_curve(correct, confidence, n_bins=10, strategy="uniform")
     np.testing.assert_allclose([row["accuracy"] for row in rows], accuracy)
     np.testing.assert_allclose([row["confidence"] for row in rows], mean)

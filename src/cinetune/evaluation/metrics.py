@@ -180,10 +180,11 @@ def confusion(rows: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
     return {gold: letter_counts(rows[rows["gold"] == gold], column, LETTERS) for gold in LETTERS}
 
 
-def confidences(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """The likeliest letter's share and whether it is right, of the rows that have probabilities."""
+def confidences(rows: pd.DataFrame, resample: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The likeliest letter's share, whether it is right, and the clip or film, of the rows that have probabilities."""
     known = _has_probabilities(rows)
-    return _shares(rows).max(axis=1).to_numpy()[known], is_correct(rows, "logit")[known]
+    likeliest = _shares(rows).max(axis=1).to_numpy()
+    return likeliest[known], is_correct(rows, "logit")[known], cluster_names(rows, resample)[known]
 
 
 def _shares(rows: pd.DataFrame) -> pd.DataFrame:
@@ -195,12 +196,11 @@ def _has_probabilities(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _calibration_summary(rows: pd.DataFrame, resample: str, bootstrap_samples: int, seed: int) -> dict[str, Any]:
-    confidence, correct = confidences(rows)
-    clusters = cluster_names(rows, resample)[_has_probabilities(rows)]
+    confidence, correct, clusters = confidences(rows, resample)
     return {
         "n": len(confidence),
         "error": expected_calibration_error(confidence, correct, CALIBRATION_BINS),
-        "bins": calibration(confidence, correct, CALIBRATION_BINS),
+        "bins": calibration(confidence, correct, clusters, CALIBRATION_BINS),
         **calibration_uncertainty(confidence, correct, clusters, CALIBRATION_BINS, bootstrap_samples, seed),
     }
 

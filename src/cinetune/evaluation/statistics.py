@@ -157,13 +157,13 @@ def deviation_interval(deviation: float | None, n: int) -> tuple[float | None, f
     return float(low), float(high)
 
 
-def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int) -> list[dict[str, int | float]]:
-    """Per occupied bin of equal width over 0..1: {"low", "high", "n", "confidence", "accuracy"}."""
+def calibration(
+    confidence: ArrayLike, correct: ArrayLike, clusters: ArrayLike, bins: int
+) -> list[dict[str, int | float]]:
+    """Per occupied bin of equal width over 0..1: {"low", "high", "confidence"} and what `accuracy` returns."""
     confidences = np.asarray(confidence, dtype=float)
-    values = np.asarray(correct, dtype=bool)
-    if not np.all((confidences >= 0) & (confidences <= 1)):
-        raise InputError("confidences must lie between 0 and 1: pass probabilities, not logits.")
-    index = np.minimum((confidences * bins).astype(int), bins - 1)
+    values, names = np.asarray(correct, dtype=bool), np.asarray(clusters)
+    index = _bin(confidences, bins)
     rows = []
     for number in np.unique(index):
         inside = index == number
@@ -171,21 +171,27 @@ def calibration(confidence: ArrayLike, correct: ArrayLike, bins: int) -> list[di
             {
                 "low": float(number / bins),
                 "high": float((number + 1) / bins),
-                "n": int(inside.sum()),
                 "confidence": float(confidences[inside].mean()),
-                "accuracy": float(values[inside].mean()),
+                **accuracy(values[inside], names[inside]),
             }
         )
     return rows
 
 
+def _bin(confidences: np.ndarray, bins: int) -> np.ndarray:
+    """Number of the bin of equal width over 0..1 that each value lies in; 1 belongs to the last."""
+    if not np.all((confidences >= 0) & (confidences <= 1)):
+        raise InputError("confidences must lie between 0 and 1: pass probabilities, not logits.")
+    return np.minimum((confidences * bins).astype(int), bins - 1)
+
+
 def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int) -> float | None:
     """Mean gap between confidence and accuracy over equal-width bins, weighted by n; None without any."""
-    rows = calibration(confidence, correct, bins)
-    total = sum(row["n"] for row in rows)
-    if not total:
+    confidences, values = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=bool)
+    if not len(confidences):
         return None
-    return float(sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / total)
+    gaps = np.bincount(_bin(confidences, bins), confidences - values)
+    return float(np.abs(gaps).sum() / len(values))
 
 
 def calibration_uncertainty(
@@ -201,7 +207,7 @@ def calibration_uncertainty(
     confidences, values = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=bool)
     if not len(confidences):
         return {"ci95": None, "error_if_calibrated": None}
-    index = np.minimum((confidences * bins).astype(int), bins - 1)
+    index = _bin(confidences, bins)
     generator = np.random.default_rng(seed)
     _, cluster = np.unique(np.asarray(clusters).astype(str), return_inverse=True)
     number = int(cluster.max()) + 1

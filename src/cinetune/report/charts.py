@@ -47,7 +47,7 @@ def results(
 
 
 def reliability(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
-    """Percent correct over mean confidence, one line a model; `models`: bins of `metrics.calibration`, by name."""
+    """Percent correct over mean confidence with 95 % intervals; `models`: bins of `statistics.calibration`, by name."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -55,7 +55,8 @@ def reliability(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
         largest = max((row["n"] for rows in models.values() for row in rows), default=1)
         for (name, rows), colour in zip(models.items(), OURS, strict=False):
             confidence, correct = ([100 * row[key] for row in rows] for key in ("confidence", "accuracy"))
-            axes.plot(confidence, correct, color=colour, linewidth=1.5)
+            around = [[abs(100 * (row["ci95"][end] - row["accuracy"])) for row in rows] for end in (0, 1)]
+            axes.errorbar(confidence, correct, around, color=colour, linewidth=1.5, elinewidth=1, capsize=3)
             sizes = [20 + 180 * row["n"] / largest for row in rows]
             axes.scatter(confidence, correct, sizes, color=colour, label=_label(name))
         axes.set_xlim(0, 100)

@@ -149,7 +149,7 @@ def _summary(
     summary: dict[str, Any] = {"dataset": first["dataset"], "split": first["split"], "reference": reference}
     for name, metrics in models.items():
         rows = answered[name]
-        confidence, correct = confidences(rows)
+        confidence, correct, clusters = confidences(rows, metrics["resampled"])
         summary[name.replace("-", "")] = {
             "model": metrics["model"],
             "ablation": metrics["ablation"],
@@ -162,7 +162,7 @@ def _summary(
             },
             "letters": {column: letter_counts(rows, column, LETTERS) for column in ("gold", *SCORERS)},
             "calibration_error": expected_calibration_error(confidence, correct, CALIBRATION_BINS),
-            "calibration": calibration(confidence, correct, CALIBRATION_BINS),
+            "calibration": calibration(confidence, correct, clusters, CALIBRATION_BINS),
         }
     summary["finetuned_minus_base"] = dict(changes[HEADLINE])
     summary["finetuned_minus_base_by_scorer"] = {scorer: dict(change) for scorer, change in changes.items()}

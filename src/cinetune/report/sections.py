@@ -228,8 +228,7 @@ def calibration_section(answered: Mapping[str, pd.DataFrame], models: Models) ->
     ]
     tables, bins = [], {}
     for name, rows in answered.items():
-        confidence, correct = confidences(rows)
-        bins[name] = calibration(confidence, correct, CALIBRATION_BINS)
+        bins[name] = calibration(*confidences(rows, models[name]["resampled"]), CALIBRATION_BINS)
         said = _calibration_error(models[name].get("calibration", {}))
         paragraphs.append(f"{name.capitalize()}: expected calibration error {said}.")
         cells = [
@@ -237,7 +236,7 @@ def calibration_section(answered: Mapping[str, pd.DataFrame], models: Models) ->
                 f"{100 * row['low']:.0f}–{100 * row['high']:.0f}",
                 f"{row['n']:,}",
                 formatting.percent(row["confidence"]),
-                formatting.percent(row["accuracy"]),
+                formatting.score_text(row),
             ]
             for row in bins[name]
         ]
