@@ -89,6 +89,7 @@ def test_missing_clips_and_rotations_of_a_file_stay_what_they_are(tmp_path):
         (lambda rows: rows.assign(**dict.fromkeys(predictions.PROBABILITIES, 0.1)), ["'clip0-000'", "shares of 1"]),
         (lambda rows: rows.assign(p_A=-0.1), ["'clip0-000'", "shares of 1"]),
         (lambda rows: rows.assign(rotation=7), ["rotation"]),
+        (lambda rows: rows.assign(letter_mass=1.2), ["'clip0-000'", "letter_mass", "from 0 to 1"]),
     ],
 )
 def test_a_file_that_does_not_fit_the_questions_is_one_sentence(tmp_path, change, named):

@@ -21,7 +21,7 @@ def test_one_evaluation_is_not_run_twice_at_once(tmp_path: Path):
 
 def test_numbers_go_through_the_journal_unchanged(tmp_path: Path):
     shares = tuple(np.random.default_rng(0).random(5).tolist())
-    given = {"none": [("B\n\u2028\ud800 'x'", shares), ("", (float("nan"),) * 5)]}
+    given = {"none": [("B\n\u2028\ud800 'x'", shares, 2.4e-6), ("", (float("nan"),) * 5, float("nan"))]}
     with Journal(tmp_path) as journal:
         journal.add("clip", given)
         found = journal.read()["clip"]["none"]

@@ -47,7 +47,7 @@ def evaluate(model, encoder, clips, frames, names, folder, *, pack=2, share=None
 
 def shares_of(model, encoder, clip, frames, name):
     given = reply_to_clip(model, encoder, clip, frames, (name,), 8, 1)[name]
-    return np.array([probabilities for _, probabilities in given])
+    return np.array([probabilities for _, probabilities, _ in given])
 
 
 def test_predictions_are_what_metrics_need_and_survive_parquet(tiny, frames, tmp_path):
@@ -77,8 +77,8 @@ def test_predictions_are_what_metrics_need_and_survive_parquet(tiny, frames, tmp
 def test_pieces_of_a_clip_give_the_numbers_of_the_whole(tiny, frames):
     (clip,) = make_clips(1)
     whole, split = (reply_to_clip(*tiny, clip, frames, PLAIN, size, 4)["none"] for size in (32, 1))
-    assert [raw for raw, _ in whole] == [raw for raw, _ in split]
-    np.testing.assert_allclose([p for _, p in whole], [p for _, p in split], atol=1e-5)
+    assert [raw for raw, *_ in whole] == [raw for raw, *_ in split]
+    np.testing.assert_allclose([[*p, mass] for _, p, mass in whole], [[*p, mass] for _, p, mass in split], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Questions answered together get the answers that they get alone."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -43,8 +44,10 @@ def alone(model, encoder, frames, asked, max_new_tokens):
             output_logits=True,
             return_dict_in_generate=True,
         )
-    shares = torch.softmax(out.logits[0][0, encoder.letters()].float(), -1)
-    return encoder.decode(out.sequences[0, ids.shape[1] :].tolist()), shares.numpy()
+    logits = out.logits[0][0].float()
+    shares = torch.softmax(logits[encoder.letters()], -1)
+    mass = torch.softmax(logits, -1)[encoder.letters()].sum()
+    return encoder.decode(out.sequences[0, ids.shape[1] :].tolist()), shares.numpy(), float(mass)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -52,10 +55,12 @@ def test_a_pack_of_answers_equals_separate_generation(seed, frames):
     model, encoder = make_tiny(seed)
     together = reply(model, encoder, SUBTITLES, frames, ASKED, 12)
     separate = [alone(model, encoder, frames, asked, 12) for asked in ASKED]
-    assert [item.raw for item in together] == [raw for raw, _ in separate]
+    assert [item.raw for item in together] == [raw for raw, _, _ in separate]
     assert len({item.raw for item in together}) > 1, "a model that says one thing to all proves nothing"
-    for item, (_, shares) in zip(together[:3], separate, strict=False):
+    for item, (_, shares, mass) in zip(together[:3], separate, strict=False):
         np.testing.assert_allclose(item.probabilities, shares, atol=1e-5)
+        assert item.letter_mass == pytest.approx(mass, rel=1e-4) and 0 < mass < 1
+    assert all(math.isnan(item.letter_mass) for item, asked in zip(together, ASKED, strict=True) if not asked.choices)
 
 
 def test_questions_that_end_early_leave_the_others_alone(tiny, frames):

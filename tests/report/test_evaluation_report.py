@@ -104,6 +104,22 @@ def test_the_console_table_lines_up_and_marks_published_rows_as_another_dataset(
     assert "GPT-4o" not in evaluation_report.console_table(base, finetuned, None)
 
 
+def test_scores_among_letters_that_the_model_would_hardly_say_are_marked(evaluations, tmp_path):
+    base, finetuned, *predictions = evaluations
+    predictions = [predictions[0].assign(letter_mass=2.4e-6), predictions[1].assign(letter_mass=0.98)]
+    marked = [
+        metrics.summarise(rows, summary["model"], "CinePile-mini", "test", "none", SAMPLES, SEED)
+        for rows, summary in zip(predictions, (base, finetuned), strict=True)
+    ]
+    assert marked[0]["letter_mass"] == {"n": 110, "median": 2.4e-6, "below_limit": 1.0}
+    text = evaluation_report.console_table(*marked, None)
+    scores = [f"{100 * summary['scorers']['logit']['overall']['accuracy']:.1f}" for summary in marked]
+    assert f"{scores[0]}† (" in text and f"{scores[1]} (" in text and f"{scores[1]}†" not in text
+    assert "(base 0.0002 %)" in text and " 98.0 %" in text
+    assert "(base 0.0002 %)" in write(tmp_path, (*marked, *predictions))["report.md"].decode()
+    assert base["letter_mass"] is None and "†" not in evaluation_report.console_table(base, finetuned, None)
+
+
 def test_on_cinepile_itself_published_rows_are_not_called_another_dataset(evaluations):
     base, finetuned = ({**summary, "dataset": "CinePile-v1"} for summary in evaluations[:2])
     text = evaluation_report.console_table(base, finetuned, evaluation_report.published("v1"))

@@ -25,6 +25,8 @@ from cinetune.params import Params
 
 CATEGORY_TITLES: dict[str, str] = {short: " ".join(full.split()) for full, short in CATEGORIES.items()}
 SCORERS = ("strict", "lenient", "logit")
+# A choice among letters that together have less probability than this says little of the model's own answer.
+SLIGHT_MASS = 0.01
 # What is drawn in a resampling, and the column that names it.
 CLUSTERS = {"clips": "clip_id", "films": "film"}
 CALIBRATION_BINS = 10
@@ -114,8 +116,17 @@ def summarise(
         "missing": _missing(skipped),
         "resampled": resample,
         "gold_letters": letter_counts(rows, "gold", LETTERS),
+        "letter_mass": _letter_mass(rows),
         "calibration": _calibration_summary(rows, resample, bootstrap_samples, seed),
     }
+
+
+def _letter_mass(rows: pd.DataFrame) -> dict[str, Any] | None:
+    """Of the probability that the option letters together have of being the next token; None where it is unknown."""
+    known = rows.reindex(columns=["letter_mass"])["letter_mass"].dropna().astype(float)
+    if known.empty:
+        return None
+    return {"n": len(known), "median": float(known.median()), "below_limit": float((known < SLIGHT_MASS).mean())}
 
 
 def cluster_names(rows: pd.DataFrame, resample: str) -> np.ndarray:

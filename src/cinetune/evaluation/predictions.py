@@ -23,10 +23,11 @@ from cinetune.evaluation.ablations import rotate
 
 OK, MISSING_CLIP = "ok", "missing_clip"
 PROBABILITIES = tuple(f"p_{letter}" for letter in LETTERS)
+LETTER_MASS = "letter_mass"
 COLUMNS = (
     "question_id", "clip_id", "film", "year", "genres", "url", "category", "hard_split", "visual_reliance", "question",
-    "rotation", "gold", "raw", "strict", "lenient", "abstained", "logit", *PROBABILITIES, "status", "reason",
-    "question_digest",
+    "rotation", "gold", "raw", "strict", "lenient", "abstained", "logit", *PROBABILITIES, LETTER_MASS,
+    "status", "reason", "question_digest",
 )  # fmt: skip
 UNKNOWN = (float("nan"),) * len(LETTERS)
 BASELINES = ("random", "longest-option")
@@ -35,9 +36,14 @@ SUM_TOLERANCE = 0.01
 
 
 def answered_row(
-    clip: ClipQuestions, question: Question, raw: str, probabilities: Sequence[float], rotation: int = 0
+    clip: ClipQuestions,
+    question: Question,
+    raw: str,
+    probabilities: Sequence[float],
+    rotation: int = 0,
+    letter_mass: float = float("nan"),
 ) -> dict[str, Any]:
-    """A reply read by every scorer; probabilities are of the letters as asked."""
+    """A reply read by every scorer; probabilities are of the letters as asked, letter_mass as in `scoring.Reply`."""
     choices = rotate(question.choices, rotation)
     gold = (question.answer - rotation) % len(choices)
     return {
@@ -50,6 +56,7 @@ def answered_row(
         "abstained": is_abstention(raw, choices),
         "logit": most_probable(probabilities),
         **dict(zip(PROBABILITIES, probabilities, strict=True)),
+        LETTER_MASS: letter_mass,
         "status": OK,
         "reason": "",
     }
@@ -64,7 +71,7 @@ def missing_row(clip: ClipQuestions, question: Question, reason: str, rotation: 
         "raw": "",
         **dict.fromkeys(("strict", "lenient", "logit")),
         "abstained": False,
-        **dict.fromkeys(PROBABILITIES, float("nan")),
+        **dict.fromkeys((*PROBABILITIES, LETTER_MASS), float("nan")),
         "status": MISSING_CLIP,
         "reason": reason,
     }
@@ -73,7 +80,7 @@ def missing_row(clip: ClipQuestions, question: Question, reason: str, rotation: 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
     # Texts stay objects: a letter that is missing is None here, never a NaN among texts.
-    kinds = dict.fromkeys(PROBABILITIES, float) | {"rotation": int, "abstained": bool, "year": "Int64"}
+    kinds = dict.fromkeys((*PROBABILITIES, LETTER_MASS), float) | {"rotation": int, "abstained": bool, "year": "Int64"}
     return table.astype(kinds)
 
 
@@ -97,9 +104,9 @@ def baseline(name: str, clips: Sequence[ClipQuestions], seed: int) -> pd.DataFra
 def read(path: Path, clips: Sequence[ClipQuestions]) -> pd.DataFrame:
     """A file of predictions, made here or elsewhere, scored by these parsers; rows in the questions' order.
 
-    Parquet, CSV or JSON lines with `question_id` and `raw`; `status`, `reason`, `rotation` and `p_A` to `p_E` are
-    read where they stand. Raises InputError where a question is foreign, twice or left out, or a value is of the
-    wrong kind.
+    Parquet, CSV or JSON lines with `question_id` and `raw`; `status`, `reason`, `rotation`, `p_A` to `p_E` and
+    `letter_mass` are read where they stand. Raises InputError where a question is foreign, twice or left out, or a
+    value is of the wrong kind.
     """
     given = _checked(_read_table(path), path).set_index("question_id", drop=False)
     asked = [(clip, question) for clip in clips for question in clip.questions]
@@ -148,7 +155,7 @@ def _scored_row(clip: ClipQuestions, question: Question, given: Mapping[str, Any
     if given["status"] != OK:
         return missing_row(clip, question, given["reason"], rotation)
     shares = tuple(float(given[name]) for name in PROBABILITIES)
-    return answered_row(clip, question, given["raw"], shares, rotation)
+    return answered_row(clip, question, given["raw"], shares, rotation, float(given[LETTER_MASS]))
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -179,7 +186,7 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     if len(twice):
         raise refuse(f"answers question {twice.iloc[0]!r} twice: remove one of the rows")
     table = table.reindex(
-        columns=["question_id", "raw", "status", "reason", "rotation", "question_digest", *PROBABILITIES]
+        columns=["question_id", "raw", "status", "reason", "rotation", "question_digest", *PROBABILITIES, LETTER_MASS]
     )
     table = table.astype({"raw": object, "status": object, "reason": object})
     table["status"] = table["status"].where(table["status"].notna() & (table["status"] != ""), OK)
@@ -189,8 +196,13 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         wrong = [value for value in table[name] if not isinstance(value, str)]
         if wrong:
             raise refuse(f"holds a {name} that is no text, {wrong[0]!r}: write it in quotes")
+    table[LETTER_MASS] = pd.to_numeric(table[LETTER_MASS], errors="coerce")
     shares = table[list(PROBABILITIES)].apply(pd.to_numeric, errors="coerce")
     table[list(PROBABILITIES)] = shares
+    outside = ~table[LETTER_MASS].between(0, 1) & table[LETTER_MASS].notna()
+    if outside.any():
+        question = table.loc[outside, "question_id"].iloc[0]
+        raise refuse(f"has a {LETTER_MASS} of question {question!r} that is not a probability from 0 to 1")
     whole = shares.notna().all(axis=1)
     unfit = ((shares < 0) | (shares > 1)).any(axis=1) | (whole & ((shares.sum(axis=1) - 1).abs() > SUM_TOLERANCE))
     if unfit.any():

@@ -16,8 +16,8 @@ from types import TracebackType
 
 from cinetune.files import only_one
 
-# The words and the letters' shares of one question.
-SavedReply = tuple[str, tuple[float, ...]]
+# The words, the letters' shares and their mass (`scoring.Reply`) of one question.
+SavedReply = tuple[str, tuple[float, ...], float]
 
 
 class Journal:
@@ -57,7 +57,7 @@ class Journal:
                 content = json.loads(line)
                 of_clip = found.setdefault(content["clip_id"], {})
                 for ablation, replies in content["replies"].items():
-                    of_clip[ablation] = [(raw, tuple(shares)) for raw, shares in replies]
+                    of_clip[ablation] = [(raw, tuple(shares), mass) for raw, shares, mass in replies]
         return found
 
     def take_over(self, run_id: str) -> str | None:

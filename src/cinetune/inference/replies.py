@@ -54,7 +54,7 @@ def reply_to_clip(
                 continue
             places = ablations_module.rotation_of(name)
             replies[name] = [
-                (item.raw, item.probabilities)
+                (item.raw, item.probabilities, item.letter_mass)
                 for questions in pieces(clip.questions, questions_per_pack)
                 for item in answer(
                     model,
@@ -123,8 +123,8 @@ def collect(
                     "process of this evaluation ended early; run it again, and it resumes from there."
                 )
             rows += [
-                predictions.answered_row(clip, question, raw, shares, rotation)
-                for question, (raw, shares) in zip(clip.questions, found, strict=True)
+                predictions.answered_row(clip, question, raw, shares, rotation, mass)
+                for question, (raw, shares, mass) in zip(clip.questions, found, strict=True)
             ]
         tables[name] = predictions.as_table(rows)
     return tables

@@ -9,6 +9,7 @@ nothing need be kept: `choose` reads clip and questions at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,10 +37,14 @@ class QuestionPrompt:
 
 @dataclass(frozen=True)
 class Reply:
-    """The model's words, and the option letters' shares of probability (None for an open question)."""
+    """The model's words, and the option letters' shares of probability (None for an open question).
+
+    letter_mass: the probability that the letters together have of being the next token, 0 to 1; NaN if unknown.
+    """
 
     raw: str
     probabilities: tuple[float, ...] | None
+    letter_mass: float = math.nan
 
     @property
     def letter(self) -> str | None:
@@ -127,10 +132,14 @@ def _replies(
     encoder: Encoder, asked: Sequence[QuestionPrompt], logits: torch.Tensor, words: Sequence[Sequence[int]]
 ) -> list[Reply]:
     """logits [Q, vocabulary]: behind each question's last token; words: ids of each answer."""
-    probabilities = torch.softmax(logits[:, encoder.letters()], dim=-1).tolist()
+    letters = encoder.letters()
+    probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
+    masses = torch.softmax(logits, dim=-1)[:, letters].sum(dim=-1).tolist()
     return [
-        Reply(encoder.decode(ids), None if item.choices is None else tuple(shares))
-        for item, ids, shares in zip(asked, words, probabilities, strict=True)
+        Reply(encoder.decode(ids), tuple(shares), mass)
+        if item.choices is not None
+        else Reply(encoder.decode(ids), None)
+        for item, ids, shares, mass in zip(asked, words, probabilities, masses, strict=True)
     ]
 
 

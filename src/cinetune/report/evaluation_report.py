@@ -71,9 +71,7 @@ def console_table(
         "Average under each way of reading an answer, and the replies that it could not read",
         formatting.aligned([[str(cell) for cell in row] for row in (map(str.lower, readings.headers), *readings.rows)]),
     ]
-    missing = sections.missing_sentence(models)
-    if missing:
-        blocks.append(missing)
+    blocks += filter(None, [sections.slight_mass_sentence(models), sections.missing_sentence(models)])
     if reference is not None and len(reference):
         rows = [sections.results_cells(row, COLUMNS) for row in reference.to_dict("records")]
         blocks += [sections.reference_title(reference, metrics_base["dataset"]), formatting.aligned([headers, *rows])]

@@ -11,6 +11,7 @@ NOTHING = "–"
 MAX_EXCERPT_CHARS = 160
 
 
+SLIGHT = "†"  # behind a score by logit whose letters have little probability: `sections.slight_mass_sentence`
 FEW = "*"  # behind an interval over fewer than 30 clips, as `sections.introduction` explains
 
 
@@ -19,7 +20,7 @@ def score_text(score: Mapping[str, Any] | float | None) -> str:
     if isinstance(score, Mapping):
         if score["accuracy"] is None:
             return NOTHING
-        text = f"{100 * score['accuracy']:.1f}"
+        text = f"{100 * score['accuracy']:.1f}{SLIGHT if score.get('slight_mass') else ''}"
         if score["ci95"]:
             low, high = score["ci95"]
             text += f" ({100 * low:.1f}–{100 * high:.1f}){_few(score)}"
@@ -46,6 +47,11 @@ def p_value(value: float) -> str:
 
 def percent(fraction: float | None) -> str:
     return NOTHING if fraction is None else f"{100 * fraction:.1f}"
+
+
+def probability(value: float) -> str:
+    """In percent, to two digits where there is little of it."""
+    return f"{100 * value:.1f} %" if value >= 0.001 else f"{100 * value:.1g} %"
 
 
 def share(count: int, total: int) -> str:

@@ -15,6 +15,7 @@ from cinetune.evaluation.metrics import (
     CALIBRATION_BINS,
     CATEGORY_TITLES,
     SCORERS,
+    SLIGHT_MASS,
     confidences,
     confusion,
     letter_counts,
@@ -41,7 +42,15 @@ Models = Mapping[str, Mapping[str, Any]]
 def metrics_row(name: str, metrics: Mapping[str, Any], scorer: str) -> dict[str, Any]:
     """A row for `markdown_table`: the scores of one scorer under the published tables' column keys."""
     scores = metrics["scorers"][scorer]
-    return {"model": name, "average": scores["overall"], **scores["categories"]}
+    row = {"average": scores["overall"], **scores["categories"]}
+    if scorer == "logit" and _has_slight_mass(metrics):
+        row = {part: score | {"slight_mass": True} for part, score in row.items()}
+    return {"model": name, **row}
+
+
+def _has_slight_mass(metrics: Mapping[str, Any]) -> bool:
+    mass = metrics.get("letter_mass")
+    return mass is not None and mass["median"] < SLIGHT_MASS
 
 
 def introduction(models: Models, answered: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -57,10 +66,26 @@ def introduction(models: Models, answered: Mapping[str, pd.DataFrame]) -> list[s
             sentences.append(f"The {name} model was evaluated with the ablation {metrics['ablation']}.")
     resampled = last.get("resampled", "clips")
     return [
-        " ".join([*sentences, missing_sentence(models) or "No clip is missing."]),
+        " ".join([*sentences, missing_sentence(models) or "No clip is missing.", slight_mass_sentence(models)]).strip(),
         f"Figures are percent correct. In brackets stands the 95 % interval over {resampled}, because "
         f"questions about one {resampled.removesuffix('s')} are not independent. {few_sentence(resampled)}",
     ]
+
+
+def slight_mass_sentence(models: Models) -> str:
+    """Which scores by logit rest on letters that the model would hardly say; empty if none does."""
+    slight = [
+        f"{name} {formatting.probability(metrics['letter_mass']['median'])}"
+        for name, metrics in models.items()
+        if _has_slight_mass(metrics)
+    ]
+    if not slight:
+        return ""
+    return (
+        f"{formatting.SLIGHT} The option letters together have a median probability under {100 * SLIGHT_MASS:.0f} % "
+        f"of being the next token ({'; '.join(slight)}): the choice among them says little about what the model would "
+        "answer."
+    )
 
 
 def few_sentence(resampled: str) -> str:
@@ -111,10 +136,12 @@ def readings_table(models: Models) -> Table:
     rows = []
     for name, metrics in models.items():
         scorers = metrics["scorers"]
-        scores = [formatting.score_text(scorers[scorer]["overall"]) for scorer in SCORERS]
+        mass = metrics.get("letter_mass")
+        scores = [formatting.score_text(metrics_row(name, metrics, scorer)["average"]) for scorer in SCORERS]
         unread = [formatting.share(scorers[scorer]["unparsed"], scorers[scorer]["overall"]["n"]) for scorer in SCORERS]
-        rows.append([name, *scores, *unread])
-    headers = ["Model", *(scorer.capitalize() for scorer in SCORERS), *(f"Unparsed {scorer}" for scorer in SCORERS)]
+        rows.append([name, *scores, *unread, formatting.probability(mass["median"]) if mass else formatting.NOTHING])
+    unparsed = [f"Unparsed {scorer}" for scorer in SCORERS]
+    headers = ["Model", *(scorer.capitalize() for scorer in SCORERS), *unparsed, "Probability of letters"]
     return Table(headers, rows)
 
 
