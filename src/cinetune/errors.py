@@ -15,6 +15,15 @@ class InputError(ValueError):
     """What was given cannot be used: one sentence that names the value and the remedy."""
 
 
+MAX_REASON_CHARS = 200
+
+
+def reason_of(error: BaseException) -> str:
+    """What another library's error says, as part of a sentence: one line without a full stop, shortened if long."""
+    line = " ".join(str(error).split())
+    return line.rstrip(".") if len(line) <= MAX_REASON_CHARS else f"{line[: MAX_REASON_CHARS - 1]}…"
+
+
 def of_machine(error: BaseException) -> InputError | None:
     """What the machine refuses, room or a permission, as one sentence; None for any other error."""
     number, path = getattr(error, "errno", None), getattr(error, "filename", None)

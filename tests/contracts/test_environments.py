@@ -107,7 +107,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
     (tmp_path / "hub.yaml").write_text("model: {base: LanguageBind/Video-LLaVA-7B-hf}\n", encoding="utf-8")
     known = {"HF_HOME": str(tmp_path / "empty"), "HF_HUB_OFFLINE": "0"} | variables
     said = refused(project, "train", "--params", str(tmp_path / "hub.yaml"), **known)
-    assert "base model 'LanguageBind/Video-LLaVA-7B-hf' cannot be loaded" in said
+    assert "base model 'LanguageBind/Video-LLaVA-7B-hf' cannot be loaded from the hub" in said
 
 
 # ---- tracking

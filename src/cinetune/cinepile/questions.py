@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cinetune.cinepile import clip_ids
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 from cinetune.files import text_digest
 
 logger = logging.getLogger(__name__)
@@ -137,8 +137,9 @@ def load(root: str | Path, split: str) -> list[ClipQuestions]:
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is not a Parquet file ({reason}): run `dvc pull --force data.dvc`.") from None
+        raise InputError(
+            f"{path} is not a Parquet file ({reason_of(error)}): run `dvc pull --force data.dvc`."
+        ) from None
     return group(table, str(path))
 
 

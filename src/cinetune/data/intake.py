@@ -19,12 +19,13 @@ import pyarrow.parquet
 
 from cinetune.cinepile import clip_ids, questions
 from cinetune.data import links
-from cinetune.data.rows import BATCH_ROWS, LISTS, MAX_REASON_CHARS, NUMBERS, SPLITS, rows_of
+from cinetune.data.rows import BATCH_ROWS, LISTS, NUMBERS, SPLITS, rows_of
 from cinetune.errors import InputError
 from cinetune.files import writing
 
 # What an address may carry beside the place: names and keys, which must not end up in a list of reasons.
 MAX_REJECTED_SHOWN = 5
+MAX_REASON_CHARS = 300
 SECRETS = re.compile(r"(://(?=[^/\s]*@)|[?&](?!v=|list=)[\w.~-]+=)[^&@\s'\"]+")
 SCHEMA = pa.schema(
     [

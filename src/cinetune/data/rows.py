@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from cinetune.cinepile import questions
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 
 HUB = "tomg-group-umd/cinepile"
 VERSIONS = ("v1", "v2")
 SPLITS = ("train", "test")
 BATCH_ROWS = 1000
-MAX_REASON_CHARS = 300
 NUMBERS = ("year", "answer_key_position")
 LISTS = ("genre", "choices")
 
@@ -66,8 +65,7 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any] | str]:
     except InputError:
         raise
     except (pa.ArrowException, OSError, csv.Error, ValueError) as error:
-        reason = " ".join(str(error).split())[:MAX_REASON_CHARS]
-        raise InputError(f"questions {str(path)!r} cannot be read ({reason}): make the file again.") from None
+        raise InputError(f"questions {str(path)!r} cannot be read ({reason_of(error)}): make the file again.") from None
     if number < 0:
         raise InputError(f"questions {str(path)!r} has no rows: nothing can be downloaded for it.")
 
@@ -149,9 +147,8 @@ def _hub_rows(version: str, revision: str, split: str) -> Iterator[Mapping[str, 
         name = version if version in names else "default"
         table = datasets.load_dataset(HUB, name, revision=revision, split=split)
     except (datasets.exceptions.DatasetsError, HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:MAX_REASON_CHARS]
         raise InputError(
-            f"questions {version!r} cannot be loaded from {HUB} ({reason}): accept its terms and log in with "
+            f"questions {version!r} cannot be loaded from {HUB} ({reason_of(error)}): accept its terms and log in with "
             "`hf auth login`, or name local files."
         ) from None
     for batch in table.with_format("arrow").iter(BATCH_ROWS):

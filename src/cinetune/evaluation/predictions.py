@@ -18,7 +18,7 @@ import pyarrow as pa
 from cinetune.answers.lenient import is_abstention, parse_lenient
 from cinetune.answers.strict import most_probable, parse_strict
 from cinetune.cinepile.questions import LETTERS, ClipQuestions, Question
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 from cinetune.evaluation.ablations import rotate
 
 OK, MISSING_CLIP = "ok", "missing_clip"
@@ -169,8 +169,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         return readers[path.suffix](path)
     except (OSError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())[:200].removesuffix(".")
-        raise InputError(f"{str(path)!r} is not a predictions file: {reason}.") from None
+        raise InputError(f"{str(path)!r} is not a predictions file: {reason_of(error)}.") from None
 
 
 def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:

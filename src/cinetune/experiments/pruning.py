@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 from cinetune.runtime import distributed
 
 if TYPE_CHECKING:
@@ -43,8 +43,9 @@ def open_study(folder: Path, startup_trials: int) -> Study:
             storage=storage, study_name=NAME, direction="maximize", pruner=pruner, load_if_exists=True
         )
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the study {str(folder / FILE)!r} cannot be read ({reason}): name another one.") from None
+        raise InputError(
+            f"the study {str(folder / FILE)!r} cannot be read ({reason_of(error)}): name another one."
+        ) from None
 
 
 def name_trial(folder: Path, trial_id: int, startup_trials: int) -> dict[str, str]:

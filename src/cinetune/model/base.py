@@ -15,7 +15,7 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
 )
 
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 from cinetune.model import float8
 from cinetune.model.attention import IMPLEMENTATION
 from cinetune.model.lookup import check_base
@@ -61,8 +61,7 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
             params.base, revision=revision, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"base model {params.base!r} cannot be loaded: {reason}") from None
+        raise InputError(f"base model {params.base!r} cannot be loaded: {reason_of(error)}.") from None
     if loading["missing_keys"]:
         # transformers only warns, and leaves random weights in their place.
         missing = sorted(loading["missing_keys"])

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 from cinetune.files import cached_digests, file_digest, text_digest
 from cinetune.params import ModelParams
 
@@ -66,8 +66,7 @@ def _fetch(params: ModelParams) -> Path:
         patterns = ["*.json", "*.safetensors", "*.model"]
         return Path(snapshot_download(params.base, revision=params.revision or None, allow_patterns=patterns))
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"base model {params.base!r} cannot be fetched from the hub: {reason}") from None
+        raise InputError(f"base model {params.base!r} cannot be loaded from the hub: {reason_of(error)}.") from None
 
 
 def base_digest(folder: Path) -> str:

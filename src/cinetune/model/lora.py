@@ -12,7 +12,7 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
 )
 
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 from cinetune.params import TrainParams
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def load_adapter(model: VideoLlavaForConditionalGeneration, folder: str | Path) 
         # In the base's type, as training computes with it.
         adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False, key_mapping=renamed)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"adapter {str(folder)!r} does not fit the base model: {reason}") from None
+        raise InputError(f"adapter {str(folder)!r} does not fit the base model: {reason_of(error)}.") from None
     wanted = {
         name.replace(".default.", "."): tuple(weight.shape)
         for name, weight in adapted.named_parameters()

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 from cinetune.tracking import registry
 
 FOLDER = Path("outputs/reproduce")
@@ -61,8 +61,7 @@ def _check_tracked(commit: str, path: str, wanted: str) -> str:
                 if _has_all(store, wanted):
                     return place
     except (DvcException, ObjectDBError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"DVC cannot say whether it has {path} ({wanted}): {reason}.") from None
+        raise InputError(f"DVC cannot say whether it has {path} ({wanted}): {reason_of(error)}.") from None
     raise InputError(f"{path} ({wanted}) is whole neither in DVC's cache nor in its remote: push it from where it is.")
 
 
