@@ -82,7 +82,9 @@ def test_an_evaluation_that_was_killed_goes_on_and_ends_alike(project: Project, 
     command = [sys.executable, "-m", "cinetune", "evaluate", "--model", "base"]
     process = subprocess.Popen(command, cwd=project.root, env=environment(), stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
-    while not (lines := [line for part in checkpoints.glob("*/part-*.jsonl") for line in part.read_bytes().splitlines()]):
+    while not (
+        lines := [line for part in checkpoints.glob("*/part-*.jsonl") for line in part.read_bytes().splitlines()]
+    ):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
