@@ -9,6 +9,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from cinetune import cli
+
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -19,7 +21,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> mlflow.MlflowClient:
+def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: None) -> mlflow.MlflowClient:
     shutil.copy(migrated, tmp_path / "mlflow.db")
     for name in list(os.environ):
         if name.startswith(("MLFLOW_", "CINETUNE_")) or name == "RANK":
@@ -27,6 +29,8 @@ def store(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ml
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
+    # Warnings go to stderr, as in a command, whichever tests ran before.
+    cli.set_up_logging([])
     # MLflow remembers an address that was set before.
     mlflow.set_tracking_uri(uri)
     yield mlflow.MlflowClient(uri)
