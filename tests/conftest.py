@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from builders import served as served_module
+from builders.downloads import clip
 from builders.projects import Project, add_inputs, make_project
 from builders.served import Logged
+from builders.servers import ClipServer, serving
 from cinetune import __main__ as command_line
 from cinetune import cli
 
@@ -40,6 +42,18 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logger.setLevel(level)
     for number, action in actions.items():
         signal.signal(number, action)
+
+
+@pytest.fixture(scope="session")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return clip(tmp_path_factory.mktemp("content") / "clip.mp4")
+
+
+@pytest.fixture
+def server(content: bytes, tmp_path: Path) -> Iterator[ClipServer]:
+    with serving(content) as server:
+        server.other = clip(tmp_path / "other.mp4", seed=1)
+        yield server
 
 
 @pytest.fixture(scope="session")

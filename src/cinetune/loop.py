@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -18,6 +17,7 @@ import yaml
 
 from cinetune import params as params_module
 from cinetune.errors import InputError
+from cinetune.files import only_one
 from cinetune.params import PARAMS, Params
 from cinetune.pipeline import ORIGINAL
 
@@ -33,11 +33,8 @@ def only_loop() -> Iterator[None]:
     if not Path(".dvc").is_dir():
         raise InputError("there is no .dvc folder here: run from the root of the project's git repository.")
     DVC_SCRATCH.mkdir(exist_ok=True)
-    with (DVC_SCRATCH / "cinetune.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError("another `main` runs in this folder: wait for its end, or stop it.") from None
+    refusal = "another `main` runs in this folder: wait for its end, or stop it."
+    with only_one(DVC_SCRATCH / "cinetune.lock", refusal):
         yield
 
 

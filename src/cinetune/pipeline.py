@@ -171,12 +171,9 @@ def origin_tags(params: Params, adapter: Adapter, evaluation: Evaluation, experi
 
 def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
     """The questions as an input of the run; their name and digest, DVC's hash of all the data where DVC has it."""
-    path = Path(params.data.root) / "questions" / f"{split}.parquet"
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist: run `dvc pull data.dvc` (or `python -m cinetune mini`) for CinePile-mini, or "
-            "download and set data.root."
-        )
+    from cinetune.cinepile import questions
+
+    path = questions.file_of(params.data.root, split)
     digest = provenance.dvc_hash(params.data.root) or file_md5(path)
     name = f"{params.data.name} {split}"
     run.log_dataset(name, split, path, digest)

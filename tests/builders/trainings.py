@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from builders.projects import ROOT
@@ -21,6 +22,7 @@ from cinetune.params import TrainParams
 from cinetune.pretraining import architecture
 from cinetune.runtime import checkpoints
 from cinetune.training import trainer
+from cinetune.training.callbacks import Reporter
 from cinetune.training.trainer import TrainingResult
 
 PARAMS = params_module.load(ROOT / "params.yaml")
@@ -121,3 +123,15 @@ def train_with_checkpoints(work: Path, stop_at: int | None = None, **changes: An
     result = run(model, encoder, work, clips(*[3] * 9), report=report, checkpoint=checkpoints.last(work), **given)
     save_adapter(result.model, work / "adapter")
     return result
+
+
+def capture_gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """Those of each optimiser step of the training to come."""
+    captured: list[dict[str, torch.Tensor]] = []
+
+    class Capturing(Reporter):
+        def on_pre_optimizer_step(self, *args: Any, model: Any, **kwargs: Any) -> None:
+            captured.append({name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None})
+
+    monkeypatch.setattr(trainer, "Reporter", Capturing)
+    return captured

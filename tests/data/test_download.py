@@ -7,32 +7,19 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from builders.downloads import bring, clip, files, wanted
+from builders.downloads import bring, files, wanted
 from builders.processes import in_a_fork
 from builders.refusals import sentence
-from builders.servers import ClipServer, serving
+from builders.servers import ClipServer
 from cinetune.data import download
 from cinetune.data.manifest import ClipRecord, Manifest
 from cinetune.errors import InputError
 
 pytestmark = pytest.mark.data
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return clip(tmp_path_factory.mktemp("content") / "clip.mp4")
-
-
-@pytest.fixture
-def server(content: bytes, tmp_path: Path) -> Iterator[ClipServer]:
-    with serving(content) as server:
-        server.other = clip(tmp_path / "other.mp4", seed=1)
-        yield server
 
 
 BEHAVIOURS = {

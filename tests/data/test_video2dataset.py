@@ -6,29 +6,16 @@ import dataclasses
 import io
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from builders.downloads import bring, clip, wanted
+from builders.downloads import bring, wanted
 from builders.refusals import sentence
-from builders.servers import ClipServer, serving
+from builders.servers import ClipServer
 from cinetune.data import video2dataset
 
 pytestmark = pytest.mark.data
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return clip(tmp_path_factory.mktemp("content") / "clip.mp4")
-
-
-@pytest.fixture
-def server(content: bytes, tmp_path: Path) -> Iterator[ClipServer]:
-    with serving(content) as server:
-        server.other = clip(tmp_path / "other.mp4", seed=1)
-        yield server
 
 
 def test_a_folder_of_video2dataset_is_taken_over_without_fetching(

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from builders.predictions import make_predictions
-from cinetune.artifacts import Evaluation
-from cinetune.evaluation import comparison, metrics
+from builders.evaluations import SAMPLES, SEED, base_and_finetuned, evaluated
+from cinetune.evaluation import comparison
 from cinetune.report import comparison_report
 
 pytestmark = pytest.mark.evaluation
 
 
-SAMPLES, SEED = 200, 3
-
-
-def evaluated(name, rows, parsers="p", **summary):
-    made = metrics.summarise(rows, name, "CinePile-mini", "test", "none", SAMPLES, SEED)
-    return Evaluation(name, rows, {**made, **summary}, {"parsers_hash": parsers})
-
-
 @pytest.fixture(scope="module")
 def pair():
-    rows = [make_predictions(skill=skill, seed=seed) for skill, seed in ((0.1, 1), (0.7, 2))]
-    linked = [table.assign(url="https://example.org/a?b=<c>", question="Who <b>is</b> it?") for table in rows]
-    return [evaluated("base", linked[0]), evaluated("finetuned", linked[1])]
+    return base_and_finetuned()
 
 
 def test_the_report_links_clips_and_keeps_markup_out(pair, tmp_path):

@@ -10,29 +10,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from builders.downloads import clip, files
+from builders.downloads import files
 from builders.projects import Project, environment
-from builders.servers import ClipServer, serving
+from builders.servers import ClipServer
 
 pytestmark = pytest.mark.data
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return clip(tmp_path_factory.mktemp("content") / "clip.mp4")
-
-
-@pytest.fixture
-def server(content: bytes, tmp_path: Path) -> Iterator[ClipServer]:
-    with serving(content) as server:
-        server.other = clip(tmp_path / "other.mp4", seed=1)
-        yield server
 
 
 QUESTION = {

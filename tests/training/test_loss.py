@@ -11,14 +11,12 @@ import pytest
 import torch
 from transformers import set_seed
 
-from builders.trainings import TRAIN, clips, frames_of, fresh_base, run
+from builders.trainings import TRAIN, capture_gradients, clips, frames_of, fresh_base, run
 from cinetune.cinepile import prompts
 from cinetune.cinepile.questions import ClipQuestions
 from cinetune.model.encoder import Encoder
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import normalise
-from cinetune.training import trainer
-from cinetune.training.callbacks import Reporter
 from cinetune.training.dataset import Packs
 from cinetune.training.loss import letter_accuracy
 
@@ -58,18 +56,6 @@ def reference_gradients(
         loss = torch.nn.functional.cross_entropy(logits[-len(target) - 1 : -1], given_ids[0, -len(target) :])
         (loss / len(asked)).backward()
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
-
-
-def capture_gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
-    """Those of each optimiser step of the training to come."""
-    captured: list[dict[str, torch.Tensor]] = []
-
-    class Capturing(Reporter):
-        def on_pre_optimizer_step(self, *args: Any, model: Any, **kwargs: Any) -> None:
-            captured.append({name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None})
-
-    monkeypatch.setattr(trainer, "Reporter", Capturing)
-    return captured
 
 
 def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from builders.trainings import NUM_FRAMES, TRAIN, clips, frames_of, fresh_base, run
+from builders.trainings import NUM_FRAMES, TRAIN, capture_gradients, clips, frames_of, fresh_base, run
 from cinetune.cinepile import prompts
 from cinetune.errors import InputError
 from cinetune.model.encoder import Encoder, encoder_for
 from cinetune.model.lora import save_adapter
 from cinetune.runtime import checkpoints, distributed
 from cinetune.training import trainer
-from cinetune.training.callbacks import Meter, Reporter
+from cinetune.training.callbacks import Meter
 from cinetune.training.dataset import Packs
 from cinetune.training.loss import letter_accuracy
 
@@ -28,18 +28,6 @@ pytestmark = pytest.mark.training
 
 def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters() if "lora_" in name}
-
-
-def capture_gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
-    """Those of each optimiser step of the training to come."""
-    captured: list[dict[str, torch.Tensor]] = []
-
-    class Capturing(Reporter):
-        def on_pre_optimizer_step(self, *args: Any, model: Any, **kwargs: Any) -> None:
-            captured.append({name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None})
-
-    monkeypatch.setattr(trainer, "Reporter", Capturing)
-    return captured
 
 
 def test_only_lora_is_given_gradients(

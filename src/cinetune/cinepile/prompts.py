@@ -6,11 +6,11 @@ reminder. Everything that does not depend on the question comes first, so that a
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 
 from cinetune.cinepile.questions import LETTERS
+from cinetune.files import text_digest
 
 VIDEO = "<video>"
 SUBTITLE_MARK = "<subtitle>"
@@ -68,4 +68,4 @@ def template() -> dict[str, str]:
 
 def template_hash() -> str:
     """Changes when, and only when, the template does."""
-    return hashlib.sha256("\0".join(template().values()).encode()).hexdigest()[:16]
+    return text_digest("\0".join(template().values()))[:16]

@@ -123,17 +123,23 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
-def load(root: str | Path, split: str) -> list[ClipQuestions]:
-    """The clips of `<root>/questions/<split>.parquet` with their questions, in the file's order.
-
-    Raises InputError for a missing file, a missing column or the first row that cannot be used.
-    """
+def file_of(root: str | Path, split: str) -> Path:
+    """Where a split's questions are. Raises InputError where they are missing."""
     path = Path(root) / "questions" / f"{split}.parquet"
     if not path.is_file():
         raise InputError(
             f"{path} does not exist: run `dvc pull data.dvc` (or `python -m cinetune mini`) for CinePile-mini, or "
             "download and set data.root."
         )
+    return path
+
+
+def load(root: str | Path, split: str) -> list[ClipQuestions]:
+    """The clips of `<root>/questions/<split>.parquet` with their questions, in the file's order.
+
+    Raises InputError for a missing file, a missing column or the first row that cannot be used.
+    """
+    path = file_of(root, split)
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -190,8 +190,12 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
     confidences, values = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=bool)
     if not len(confidences):
         return None
-    gaps = np.bincount(_bin(confidences, bins), confidences - values)
-    return float(np.abs(gaps).sum() / len(values))
+    return _mean_gap(_bin(confidences, bins), confidences, values)
+
+
+def _mean_gap(index: np.ndarray, confidences: np.ndarray, values: np.ndarray) -> float:
+    """The calibration error of answers whose bins are known."""
+    return float(np.abs(np.bincount(index, confidences - values)).sum() / len(values))
 
 
 def calibration_uncertainty(
@@ -219,11 +223,7 @@ def calibration_uncertainty(
     resampled = np.abs(drawn @ gaps).sum(axis=1) / (drawn @ counts)
     error = float(np.abs(gaps.sum(axis=0)).sum() / len(values))
     high = float(np.percentile(resampled, 97.5))
-    calibrated = [
-        float(np.abs(np.bincount(index, confidences - (generator.random(len(values)) < confidences))).sum())
-        / len(values)
-        for _ in range(resamples)
-    ]
+    calibrated = [_mean_gap(index, confidences, generator.random(len(values)) < confidences) for _ in range(resamples)]
     by_chance = float(np.percentile(calibrated, 95))
     return {
         "ci95": [0.0 if error <= by_chance else max(0.0, 2 * error - high), high],

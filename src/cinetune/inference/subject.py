@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from cinetune.errors import InputError
 from cinetune.evaluation import predictions
 from cinetune.evaluation.ablations import PLAIN
 from cinetune.evaluation.predictions import BASELINES
-from cinetune.files import content_digest
+from cinetune.files import content_digest, text_digest
 from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
@@ -125,4 +124,4 @@ def digest_of(made: Mapping[str, Any], ablations: Sequence[str], params: Params,
         "asked": [chosen.questions_per_pack, chosen.max_new_tokens],
         "code": [provenance.source_digest(), version("torch"), device.partition(":")[0]],
     }
-    return hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()[:16]
+    return text_digest(json.dumps(decided_by, sort_keys=True))[:16]

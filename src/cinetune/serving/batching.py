@@ -123,10 +123,6 @@ class Engine:
             job.done.cancel()
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    @property
-    def num_waiting(self) -> int:
-        return len(self._queue)
-
     def _result(self, job: Job) -> list[Reply | InputError]:
         try:
             return job.done.result(timeout=job.deadline.seconds_left())

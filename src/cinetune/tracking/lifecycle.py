@@ -13,14 +13,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cinetune import errors, provenance
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 from cinetune.runtime import distributed
 from cinetune.tracking import owners, ui
 from cinetune.tracking.runs import MAX_TAG_CHARS, NAME, Run, Tracker, UntrackedRun
 from cinetune.tracking.store import (
     deferred_signals,
     experiment_id,
-    line_of,
     one_at_a_time,
     open_store,
     reaching,
@@ -162,4 +161,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"stopped with exit status {error.code}"
     sentence = error if isinstance(error, InputError) else errors.of_machine(error)
-    return str(sentence) if sentence else f"{type(error).__name__}: {line_of(error)}"
+    return str(sentence) if sentence else f"{type(error).__name__}: {reason_of(error)}"

@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cinetune.errors import reason_of
 from cinetune.tracking import owners, ui
-from cinetune.tracking.store import deferred_signals, line_of, reaching, store_errors
+from cinetune.tracking.store import deferred_signals, reaching, store_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,7 +199,7 @@ class Run(Tracker):
                 self._client.log_batch(self.id, metrics=batch)
             except store_errors() as error:
                 if not self._retry_at:
-                    logger.warning("tracking: tracking server unreachable (%s); buffering metrics.", line_of(error))
+                    logger.warning("tracking: tracking server unreachable (%s); buffering metrics.", reason_of(error))
                 self._retry_at = time.monotonic() + RETRY_AFTER_S
                 # Without a bound a long outage would fill the memory.
                 self._num_dropped += max(0, len(self._buffer) - MAX_BUFFERED_METRICS)
@@ -211,7 +212,7 @@ class Run(Tracker):
         try:
             write()
         except store_errors() as error:
-            self._lost.append(f"{what} ({line_of(error)})")
+            self._lost.append(f"{what} ({reason_of(error)})")
 
 
 def metric_name(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,7 +121,7 @@ def reaching(what: str = "the tracking store cannot be used") -> Iterator[None]:
     except store_errors() as error:
         address = os.environ.get("MLFLOW_TRACKING_URI", STORE)
         proxy = " A proxy is set: name the server's host in NO_PROXY." if _goes_through_proxy(address) else ""
-        raise InputError(f"{what} ({line_of(error)}): check MLFLOW_TRACKING_URI, now {address!r}.{proxy}") from None
+        raise InputError(f"{what} ({reason_of(error)}): check MLFLOW_TRACKING_URI, now {address!r}.{proxy}") from None
 
 
 def _goes_through_proxy(address: str) -> bool:
@@ -136,7 +136,3 @@ def store_errors() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     return MlflowException, RequestException, SQLAlchemyError, OSError
-
-
-def line_of(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
