@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,14 @@ def film(shot_lengths: list[int], height: int = 120, width: int = 160) -> Iterat
             yield frame
 
 
+@contextmanager
+def _same_scheduling() -> Iterator[None]:
+    """SVT-AV1 makes root's calling thread a real-time one; threads of torch that inherit it starve each other."""
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    os.sched_setscheduler(0, policy, parameters)
+
+
 def write(
     path: Path,
     images: list[np.ndarray],
@@ -65,7 +75,7 @@ def write(
     **options: Any,
 ) -> Path:
     """A video by any codec, with timestamps in 1/1000 s where `stamps` are given."""
-    with av.open(str(path), "w", format=container) as output:
+    with _same_scheduling(), av.open(str(path), "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pix_fmt
