@@ -125,6 +125,7 @@ class TrainParams:
     clips_per_step: Count
     questions_per_pack: Count
     tokens_per_pack: Count
+    shuffle_choices: Switch
     open_questions_per_pack: CountOrZero
     validation_fraction: Fraction
     validations_per_epoch: Count

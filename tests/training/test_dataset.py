@@ -18,3 +18,26 @@ def test_every_question_of_every_clip_is_in_exactly_one_pack(encoder: Encoder) -
     assert sorted(found) == sorted(question.question_id for item in given for question in item.questions)
     assert [packs[index].num_questions for index in range(len(packs))] == [len(asked) for _, asked in packs.items]
     assert max(len(asked) for _, asked in packs.items) == 3
+
+
+def texts(packs: Packs) -> list[list[int]]:
+    return [packs[index].input_ids.tolist() for index in range(len(packs))]
+
+
+def test_options_are_shuffled_anew_in_each_epoch_and_the_same_way_each_time(encoder: Encoder) -> None:
+    given = clips(4, 4)
+    plain, packs = Packs(given, encoder, frames_of, 3), Packs(given, encoder, frames_of, 3, shuffle_seed=7)
+    first = texts(packs)
+    packs.set_epoch(1)
+    second = texts(packs)
+    assert texts(plain) != first != second != texts(plain)
+    packs.set_epoch(0)
+    assert texts(packs) == first
+    assert texts(Packs(given, encoder, frames_of, 3, shuffle_seed=8)) != first
+
+
+def test_the_right_option_keeps_being_right() -> None:
+    question = clips(1)[0].questions[0]
+    moved = question.reordered([3, 0, 4, 1, 2])
+    assert moved.choices == tuple(question.choices[i] for i in (3, 0, 4, 1, 2))
+    assert moved.choices[moved.answer] == question.choices[question.answer]

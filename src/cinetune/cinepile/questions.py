@@ -9,7 +9,7 @@ import json
 import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,11 @@ class Question:
     def digest(self) -> str:
         """16 hexadecimal digits of its text, its options in the data's order and the right one."""
         return text_digest(json.dumps([self.text, self.choices, self.answer]))[:16]
+
+    def reordered(self, order: Sequence[int]) -> Question:
+        """The same question with its options in another order: `order[k]` is the option that comes to place k."""
+        choices = tuple(self.choices[i] for i in order)
+        return replace(self, choices=choices, answer=list(order).index(self.answer))
 
 
 @dataclass(frozen=True)

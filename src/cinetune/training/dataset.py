@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -13,9 +12,6 @@ from cinetune.cinepile.questions import ClipQuestions
 from cinetune.model import planning
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import Pack, training_pack
-
-if TYPE_CHECKING:
-    pass
 
 FramesOf = Callable[[str], np.ndarray]
 
@@ -26,6 +22,9 @@ class Packs(Dataset):
     Some of them, `in_words` a pack, are asked a second time without options and answered in words: a model that is
     only ever taught letters soon has nothing else to say. A clip is split further where its pack would be longer
     than `tokens_per_pack`.
+
+    With a `shuffle_seed` a question's options come in another order in each epoch, so that no place is learned with
+    an answer. The order is decided by the seed, the epoch and the pack.
     """
 
     def __init__(
@@ -36,15 +35,25 @@ class Packs(Dataset):
         questions_per_pack: int,
         in_words: int = 0,
         tokens_per_pack: int = sys.maxsize,
+        shuffle_seed: int | None = None,
     ) -> None:
         self.encoder, self.frames_of = encoder, frames_of
+        self.shuffle_seed, self.epoch = shuffle_seed, 0
         self.plan = planning.plan(clips, encoder, questions_per_pack, tokens_per_pack, in_words)
         self.items = [(pack.clip, pack.questions) for pack in self.plan.packs]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader before each epoch."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Pack:
         planned = self.plan.packs[index]
+        questions = planned.questions
+        if self.shuffle_seed is not None:
+            rng = np.random.default_rng((self.shuffle_seed, self.epoch, index))
+            questions = [question.reordered(rng.permutation(len(question.choices)).tolist()) for question in questions]
         frames = self.frames_of(planned.clip.clip_id)
-        return training_pack(self.encoder, planned.clip, planned.questions, frames, planned.in_words)
+        return training_pack(self.encoder, planned.clip, questions, frames, planned.in_words)

@@ -152,7 +152,8 @@ def train(
     set_seed(params.seed)
     adapted = attach_lora(model, params)
     in_words, tokens = params.open_questions_per_pack, params.tokens_per_pack
-    packs = Packs(train_clips, encoder, frames_of, params.questions_per_pack, in_words, tokens)
+    shuffle_seed = params.seed if params.shuffle_choices else None
+    packs = Packs(train_clips, encoder, frames_of, params.questions_per_pack, in_words, tokens, shuffle_seed)
     validation = Packs(validation_clips, encoder, frames_of, params.questions_per_pack, tokens_per_pack=tokens)
     weight = model.get_input_embeddings().weight
 
