@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from cinetune.answers.reply import reply_of
+from cinetune.answers.reply import LISTED_OPTION, reply_of
 from cinetune.cinepile.questions import LETTERS
 
 # Greek, Cyrillic, Cherokee and Lisu letters that look like A to E; NFKC folds full-width and circled ones.
@@ -23,7 +23,6 @@ EAST_ASIAN = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 BESIDE_EAST_ASIAN = re.compile(rf"(?<={EAST_ASIAN})(?=[A-Ea-e0-9])|(?<=[A-Ea-e0-9])(?={EAST_ASIAN})")
 ANSWERED_AFTER_A = re.compile(r"^A:[ ]*(?=\(?[A-E]\)?\.?$)", re.MULTILINE)
 ASKED_AGAIN = re.compile(r"(\banswer\W{1,4}[A-E]\b[^\n]*)\n\s*(?:question|q)\s*:.*", re.IGNORECASE | re.DOTALL)
-LISTED_OPTION = re.compile(r"^[ \t]*(?:[-•*][ \t]*)?\(?([A-E])[ \t]*[).:][ \t]*\S")
 LISTED_TEXT = re.compile(r"^(?:[-•] )?\(?([A-E]) ?[).:] ?(.+)$")
 
 

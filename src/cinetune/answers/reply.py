@@ -1,23 +1,70 @@
-"""A model's own turn in what it generated."""
+"""A model's own turn in what it generated.
+
+A model that has not learned to stop goes on in the template's words, with a turn that it invents: its reply ends where
+one of the template's own markers stands.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
+
+from cinetune.cinepile import prompts
 
 SPECIAL_TOKENS = re.compile(r"<s>|<pad>|<unk>|<video>|<image>|<\|[^|<>\s]{1,40}\|>|\[/?INST\]", re.IGNORECASE)
 END_OF_TEXT = re.compile(r"</s>|<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>", re.IGNORECASE)
-TURN = re.compile(r"\b(USER|ASSISTANT)[ \t]*:")
+ROLE = re.compile(r"\b(?P<role>USER|ASSISTANT)[ \t]*:")
+ANSWERING = "ASSISTANT"
+# Words that a reply may use too count as markers only where they stand as in the template.
+BEGINNING = re.compile(
+    r"^[^\w\n]*(?:question(?: \d+)?[ \t]*:|(?:subtitles|frames)[ \t]*:[^\w\n]*$)", re.IGNORECASE | re.MULTILINE
+)
+QUESTION = re.compile(r"\bQuestion(?: \d+)?[ \t]*:")
+INSTRUCTION = prompts.INSTRUCTION.removeprefix("USER: ").partition(",")[0]
+REMINDERS = (prompts.REMINDER, prompts.OPEN_REMINDER)
+LITERAL = re.compile("|".join(map(re.escape, (INSTRUCTION, *REMINDERS))))
+# What shows that a question in the middle of a line is one of the template's.
+ASKED = (*REMINDERS, prompts.ROLE, "- A)", "\nA)")
+LISTED_OPTION = re.compile(r"^[ \t]*(?:[-•*][ \t]*)?\(?([A-E])[ \t]*[).:][ \t]*\S")
+PREAMBLE = re.compile(
+    r"\W*(?:sure|ok(?:ay)?|certainly|of course|here(?:'s| is| are)\b[^\n]*|let(?:'s| me| us)\b[^\n]*)\W*", re.I
+)
 
 
 def reply_of(text: str) -> str:
     """The model's own turn: without the echoed prompt, later invented turns and special tokens."""
-    # A lost EOS token lets a model go on with an invented turn: only what stands before it was the reply.
     parts = [part for part in END_OF_TEXT.split(text) if SPECIAL_TOKENS.sub(" ", part).strip()]
-    reply = SPECIAL_TOKENS.sub(" ", parts[0] if parts else "")
-    turns = TURN.split(reply)
-    if turns[0].strip() and turns[1:2] != ["ASSISTANT"]:
-        return turns[0]
-    for speaker, words in zip(turns[1::2], turns[2::2], strict=True):
-        if speaker == "ASSISTANT" and words.strip():
-            return words
-    return turns[0] if len(turns) == 1 else ""
+    written = SPECIAL_TOKENS.sub(" ", parts[0] if parts else "")
+    own = without_invented_turns(written)
+    roles = list(ROLE.finditer(own))
+    if not roles:
+        return _without_second_question(own)
+    # The prompt came first: the reply is what the answering role says.
+    answers = [written[role.end() :] for role in roles if role["role"] == ANSWERING]
+    replies = (without_invented_turns(answer) for answer in answers)
+    return next((reply for reply in replies if reply.strip() and not ROLE.match(reply.lstrip())), "")
+
+
+def without_invented_turns(text: str) -> str:
+    """A text up to the first of the template's markers; all of it where no reply stands before that."""
+    first = min(_markers(text), default=len(text))
+    head = text[:first]
+    lines = [line for line in head.splitlines() if line.strip()]
+    is_list = len(lines) > 1 and all(LISTED_OPTION.match(line) for line in lines)
+    return text if is_list or not head.strip() or PREAMBLE.fullmatch(head) else head
+
+
+def _markers(text: str) -> Iterator[int]:
+    """Where the template's markers stand."""
+    yield from (match.start() for pattern in (BEGINNING, ROLE, LITERAL) if (match := pattern.search(text)))
+    last_sign = max(text.rfind(sign) for sign in ASKED)
+    question = QUESTION.search(text)
+    if question and question.start() < last_sign:
+        yield question.start()
+
+
+def _without_second_question(text: str) -> str:
+    """An echoed question and what was said to it, without the next one."""
+    starts = [match.start() for match in islice(BEGINNING.finditer(text), 2)]
+    return text[: starts[1]] if len(starts) == 2 else text

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from cinetune.answers.reply import without_invented_turns
 from cinetune.cinepile.questions import LETTERS
 
 PUBLISHED_ANSWER = re.compile(r"answer:\s*([a-e])", re.IGNORECASE)
@@ -14,14 +15,14 @@ PUBLISHED_ANSWER = re.compile(r"answer:\s*([a-e])", re.IGNORECASE)
 def parse_strict(text: str, choices: Sequence[str], gold_index: int | None = None) -> str | None:
     """The letter that the published protocol credits, or None where it would score any answer as wrong.
 
-    Asterisks and outer space are dropped, case is ignored. Read are: a lone letter; the first `Answer:` with
-    a letter after it and an optional `)` and `.`, where the next words up to a line's end, if there are any,
-    must be that option's own text; else a whole reply that equals an option's text. The published rule
-    compares only with the right answer's text. As text that contradicts its own letter gives None here,
-    `parse_strict(...) == gold` is that rule exactly; where two options share a text, `gold_index` (0-based)
+    An invented turn behind the reply, asterisks and outer space are dropped, case is ignored. Read are: a lone
+    letter; the first `Answer:` with a letter after it and an optional `)` and `.`, where the next words up to a
+    line's end, if there are any, must be that option's own text; else a whole reply that equals an option's text.
+    The published rule compares only with the right answer's text. As text that contradicts its own letter gives None
+    here, `parse_strict(...) == gold` is that rule exactly; where two options share a text, `gold_index` (0-based)
     says which one the rule looks at.
     """
-    reply = text.replace("*", "").strip()
+    reply = without_invented_turns(text).replace("*", "").strip()
     if len(reply) == 1 and reply.upper() in LETTERS[: len(choices)]:
         return reply.upper()
     found = PUBLISHED_ANSWER.search(reply)
