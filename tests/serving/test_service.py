@@ -12,6 +12,8 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
+from transformers import VideoLlavaForConditionalGeneration
 
 from builders.clips import write_clip
 from builders.projects import ROOT
@@ -27,7 +29,7 @@ from cinetune.inference.scoring import QuestionPrompt, Reply
 from cinetune.model.base import load_base
 from cinetune.model.encoder import encoder_for
 from cinetune.model.lora import load_adapter
-from cinetune.serving import batching, pyfunc, service, sources
+from cinetune.serving import batching, packaging, pyfunc, service, sources
 from cinetune.serving.batching import Clip
 from cinetune.serving.pools import ClipCache
 from cinetune.serving.server import listener
@@ -361,28 +363,53 @@ def test_another_base_than_that_of_training_is_refused(served_folder, logged, tm
         load(logged)
 
 
-@pytest.mark.slow
-def test_a_version_that_embeds_its_base_needs_no_other(served_folder, tmp_path, monkeypatch):
+@pytest.fixture
+def own_store(served_folder, tmp_path, monkeypatch):
+    """A store of the test's own, in the project's root, with a run open."""
     import mlflow
 
-    from cinetune.serving.packaging import log_model
-
-    root, params = served_folder
-    monkeypatch.chdir(root)
+    monkeypatch.chdir(served_folder[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = mlflow.create_experiment("embedded", artifact_location=f"{tmp_path}/mlruns")
     try:
-        experiment = mlflow.create_experiment("embedded", artifact_location=f"{tmp_path}/mlruns")
         with mlflow.start_run(experiment_id=experiment):
-            info = log_model(Adapter.open("adapter"), params, None, {}, embed_base=True)
-        folder = mlflow.artifacts.download_artifacts(info.model_uri)
-        monkeypatch.setenv("CINETUNE_BASE_MODEL", str(tmp_path / "nowhere"))
-        loaded = mlflow.pyfunc.load_model(folder)
+            yield mlflow
     finally:
         mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.slow
+def test_a_version_that_embeds_its_base_in_shards_needs_no_other(served_folder, own_store, tmp_path, monkeypatch):
+    root, params = served_folder
+    sharded = tmp_path / "sharded"
+    shutil.copytree(root / "base-model", sharded)
+    model = VideoLlavaForConditionalGeneration.from_pretrained(sharded, dtype=torch.bfloat16)
+    (sharded / "model.safetensors").unlink()
+    model.save_pretrained(sharded, max_shard_size="1MB")
+    assert len(list(sharded.glob("*.safetensors"))) > 1
+    params = params.override("model", {"base": str(sharded)})
+    info = packaging.log_model(Adapter.open("adapter"), params, None, {}, embed_base=True)
+    folder = own_store.artifacts.download_artifacts(info.model_uri)
+    shutil.rmtree(sharded)
+    loaded = own_store.pyfunc.load_model(folder)
     assert loaded.predict([row()])[0]["error"] is None
     loaded.unwrap_python_model().service.close()
+
+
+@pytest.mark.parametrize("broken", ["load", "answer"])
+def test_a_version_that_cannot_answer_its_own_example_is_not_registered(
+    served_folder, own_store, tmp_path, monkeypatch, broken
+):
+    """MLflow only warns of it."""
+
+    def fail(*_, **__):
+        raise InputError("it is broken.")
+
+    monkeypatch.setattr(service.Service, "load" if broken == "load" else "_read_row", fail)
+    with pytest.raises(InputError, match=r"cannot answer its own example, so it is not registered: .*it is broken"):
+        packaging.log_model(Adapter.open("adapter"), served_folder[1], None, {})
 
 
 def test_another_prompt_than_that_of_training_is_refused(logged, monkeypatch):

@@ -13,9 +13,11 @@ from cinetune.errors import InputError, reason_of
 from cinetune.files import cached_digests, file_digest, text_digest
 from cinetune.params import ModelParams
 
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json")
-WEIGHTS_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
-BASE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors")
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
+CONFIG_FILES = ("config.json", "generation_config.json", "*processor_config.json")
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+# What the digest of versions up to 0.2 covered.
+FORMER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors")
 
 
 def is_hub_id(name: str) -> bool:
@@ -71,15 +73,46 @@ def _fetch(params: ModelParams) -> Path:
 
 def base_digest(folder: Path) -> str:
     """sha256 over the names and contents of a base's configuration, tokenizer and weights."""
+    return _digest(base_files(folder))
+
+
+def has_digest(folder: Path, digest: str) -> bool:
+    """Whether that is a base's digest, as it is now or as versions up to 0.2 recorded it."""
+    return digest == base_digest(folder) or digest == _digest(_matching(folder, FORMER_FILES))
+
+
+def _digest(files: Iterable[Path]) -> str:
     total = hashlib.sha256()
-    for path in base_files(folder):
+    for path in files:
         total.update(f"{path.name} {file_digest(path)}\n".encode())
     return total.hexdigest()
 
 
 def base_files(folder: Path) -> list[Path]:
-    """What is loaded of a base, and nothing else that may lie beside it."""
-    return _matching(folder, BASE_FILES)
+    """What is loaded of a base, and nothing else that may lie beside it. Raises InputError where a part is missing."""
+    return sorted([*_matching(folder, (*CONFIG_FILES, *TOKENIZER_FILES)), *weights_files(folder)])
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """A base's weights as they are loaded: one file, or an index and the shards that it names.
+
+    Raises InputError for an index that is none, or that names a shard which is not there.
+    """
+    index = folder / INDEX
+    if (folder / WEIGHTS).is_file() or not index.is_file():
+        return [path for path in (folder / WEIGHTS,) if path.is_file()]
+    try:
+        names = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"base model {str(folder)!r} has no list of shards in its {INDEX}: fetch it again.") from None
+    # What is named is copied and read: nothing outside the folder.
+    missing = sorted(name for name in names if Path(name).name != name or not (folder / name).is_file())
+    if missing:
+        raise InputError(
+            f"base model {str(folder)!r} lacks {len(missing)} of {len(names)} shards, first {missing[0]!r}: fetch it "
+            "again."
+        )
+    return [index, *(folder / name for name in sorted(names))]
 
 
 def measure_base(params: ModelParams) -> dict[str, str]:
@@ -88,17 +121,29 @@ def measure_base(params: ModelParams) -> dict[str, str]:
     Raises InputError for what is no base model.
     """
     check_base(params.base)
-    folder = _fetch(params) if is_hub_id(params.base) else Path(params.base)
-    patterns = {"base": WEIGHTS_FILES, "tokenizer": TOKENIZER_FILES}
+    return measure(folder_of(params))
+
+
+def folder_of(params: ModelParams) -> Path:
+    """Where a base's files are, those of the hub after they were fetched."""
+    return _fetch(params) if is_hub_id(params.base) else Path(params.base)
+
+
+def measure(folder: Path) -> dict[str, str]:
+    """The same of a folder."""
+    files = {
+        "base": sorted([*_matching(folder, CONFIG_FILES), *weights_files(folder)]),
+        "tokenizer": _matching(folder, TOKENIZER_FILES),
+    }
     with cached_digests() as digest_of:
         return {
-            name: text_digest("".join(f"{path.name} {digest_of(path)}\n" for path in _matching(folder, chosen)))
-            for name, chosen in patterns.items()
+            name: text_digest("".join(f"{path.name} {digest_of(path)}\n" for path in paths))
+            for name, paths in files.items()
         }
 
 
 def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    return sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
 def candidate_folders(name: str, root: str) -> list[Path]:

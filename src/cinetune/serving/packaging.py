@@ -27,6 +27,7 @@ from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.model import lookup
 from cinetune.params import Params
 from cinetune.serving import model_card
+from cinetune.serving.pyfunc import trying
 from cinetune.serving.service import SCORERS, example_row
 
 # What MLflow takes as a description.
@@ -48,7 +49,7 @@ def log_model(
 
     params: with the sections that the adapter was trained with; metrics: what metrics.json holds; tags: what the
     card tells of where it comes from; embed_base: put the base model into it. Raises InputError when its base
-    model is missing.
+    model is missing, and when what was logged cannot be loaded or cannot answer its own example.
     """
     root = str(Path.cwd())
     base = lookup.find_base(params.model, root)
@@ -70,7 +71,7 @@ def log_model(
         "root": root,
     }
     package = Path(__file__).resolve().parents[1]
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, trying() as trial:
         written = {
             "config": (Path(scratch) / "serving.json", json.dumps(config, indent=2) + "\n"),
             "card": (Path(scratch) / "README.md", model_card.text(config, metrics, tags)),
@@ -82,7 +83,7 @@ def log_model(
         artifacts = {"adapter": str(adapter.folder), **{name: str(path) for name, (path, _) in written.items()}}
         if embed_base:
             artifacts["base"] = str(_copy_base(base, Path(scratch) / "base"))
-        return mlflow.pyfunc.log_model(
+        info = mlflow.pyfunc.log_model(
             # What a name of MLflow's registry may hold, a model's own may not.
             name=re.sub(r"[/:.%\"']", "-", params.register.name),
             python_model=str(package / "serving" / "model_code.py"),
@@ -103,6 +104,8 @@ def log_model(
                 name: config[name] for name in ("base_sha256", "adapter_sha256", "prompt_hash", "frame_settings")
             },
         )
+        trial.check()
+        return info
 
 
 def _copy_base(base: Path, target: Path) -> Path:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
 )
 
+from cinetune.errors import InputError, reason_of
 from cinetune.serving.batching import BusyError
 from cinetune.serving.server.deadline import CURRENT, Deadline
 from cinetune.serving.service import SCORERS, Options, Service
@@ -32,13 +36,51 @@ MAX_ROWS = 256
 MAX_NEW_TOKENS = 256
 
 
+@dataclass
+class Trial:
+    """What became of a version that MLflow loads and asks its example while it is logged."""
+
+    model: ClipModel | None = None
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    failure: str = ""
+
+    def check(self) -> None:
+        """Raises InputError unless the version was loaded and has answered; MLflow itself only warns."""
+        errors = [self.failure, *(str(answer["error"]) for answer in self.answers if answer["error"])]
+        reason = next(filter(None, errors), "" if self.answers else "it gave no answer")
+        if reason:
+            raise InputError(f"the version cannot answer its own example, so it is not registered: {reason}")
+
+
+_TRIAL: ContextVar[Trial | None] = ContextVar("trial", default=None)
+
+
+@contextmanager
+def trying() -> Iterator[Trial]:
+    """Within the block, one version may be loaded and asked; its model is closed at the end."""
+    trial = Trial()
+    token = _TRIAL.set(trial)
+    try:
+        yield trial
+    finally:
+        _TRIAL.reset(token)
+        if trial.model is not None:
+            trial.model.service.close()
+
+
 class ClipModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """What MLflow loads and calls."""
 
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
         config = json.loads(Path(context.artifacts["config"]).read_text(encoding="utf-8"))
         base = Path(context.artifacts["base"]) if "base" in context.artifacts else None
-        self.service = Service.load(Path(context.artifacts["adapter"]), config, base)
+        trial = _TRIAL.get() or Trial()
+        try:
+            self.service = Service.load(Path(context.artifacts["adapter"]), config, base)
+        except (InputError, RuntimeError) as error:
+            trial.failure = reason_of(error) + "."
+            raise
+        trial.model = self
 
     def predict(
         self,
@@ -50,7 +92,13 @@ class ClipModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
         Raises nothing but MlflowException: of others MLflow sends its client the traceback.
         """
-        rows = model_input.to_dict("records")
+        answers = self._answer(model_input.to_dict("records"), params)
+        trial = _TRIAL.get()
+        if trial is not None:
+            trial.answers += answers
+        return answers
+
+    def _answer(self, rows: list[dict[str, Any]], params: dict[str, Any] | None) -> list[dict[str, Any]]:
         if len(rows) > MAX_ROWS:
             raise _bad_request(f"a request may hold {MAX_ROWS} rows, got {len(rows)}: send several.")
         options = self._options(params or {})

@@ -115,7 +115,7 @@ class Service:
         params = params_module.build(ModelParams, config["model"], "model")
         frames = params_module.build(FramesParams, config["frames"], "frames")
         folder = base or lookup.find_base(params, config["root"])
-        if lookup.base_digest(folder) != config["base_sha256"]:
+        if not lookup.has_digest(folder, config["base_sha256"]):
             raise InputError(
                 f"base model {str(folder)!r} is not the one that this adapter was trained on: "
                 "set CINETUNE_BASE_MODEL to the folder of that one."
@@ -153,10 +153,15 @@ class Service:
         )
 
     def warm_up(self) -> None:
-        """Start a decoder and run every path once, so that the first client does not wait for it."""
+        """Start a decoder and run every path once, so that the first client does not wait for it.
+
+        Raises InputError where not even the example can be answered.
+        """
         row = example_row()
-        deadline = Deadline(None)
-        self.answer([row, row | {"choices": None}], replace(self.defaults, max_new_tokens=2), deadline)
+        rows = [row, row | {"choices": None}]
+        for result in self.answer(rows, replace(self.defaults, max_new_tokens=2), Deadline(None)):
+            if result["error"]:
+                raise InputError(f"the model cannot answer its own example: {result['error']}")
 
     def close(self) -> None:
         self.engine.close()
