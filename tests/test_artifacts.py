@@ -22,6 +22,7 @@ pytestmark = pytest.mark.evaluation
 
 PARAMS = params_module.load(ROOT / "params.yaml")
 SUMMARY: dict[str, Any] = {"ablation": None, "scorers": {}}
+BASE = {"base": "digest of the base", "tokenizer": "digest of the tokenizer"}
 
 
 @pytest.fixture
@@ -33,7 +34,11 @@ def adapter(tmp_path: Path) -> Adapter:
 
 
 def evaluated(adapter: Adapter, folder: Path, params: params_module.Params = PARAMS, **summary: Any) -> Evaluation:
-    made_from = {"adapter_digest": adapter.digest, "params": params.sections("data", "model", "prompt", "frames")}
+    made_from = {
+        "adapter_digest": adapter.digest,
+        **artifacts.seen_by(params, BASE),
+        "params": params.sections("data", "model", "prompt", "frames"),
+    }
     Evaluation("", pd.DataFrame({"question_id": ["q"]}), SUMMARY | summary, made_from).write(folder)
     return Evaluation.open(folder)
 
@@ -81,7 +86,8 @@ def test_other_settings_than_those_of_its_training_are_told_and_refused(
     told = sentence(lambda: adapter.check_settings(other))
     assert f"{section}.{name}" in told and repr(value) in told and "-P allow=settings" in told
     recorded = evaluated(adapter, tmp_path / "evaluation", other)
-    assert f"was made with {section}.{name}={value!r}" in sentence(lambda: recorded.check_of(adapter))
+    said = sentence(lambda: recorded.check_of(adapter, PARAMS, artifacts.seen_by(PARAMS, BASE)))
+    assert f"was made with {section}.{name}={value!r}" in said
 
 
 @pytest.mark.parametrize(
@@ -93,7 +99,8 @@ def test_settings_that_change_nothing_that_it_is_shown_do_not_matter(
 ) -> None:
     other = PARAMS.override(section, values)
     adapter.check_settings(other)
-    evaluated(adapter, tmp_path / "evaluation", other).check_of(adapter)
+    recorded = evaluated(adapter, tmp_path / "evaluation", other)
+    recorded.check_of(adapter, PARAMS, artifacts.seen_by(PARAMS, BASE))
 
 
 def test_every_setting_of_frames_that_decides_their_pixels_counts() -> None:
@@ -122,7 +129,40 @@ def test_an_evaluation_is_opened_whole_or_refused(adapter: Adapter, tmp_path: Pa
 
 def test_an_evaluation_of_something_else_does_not_speak_for_an_adapter(adapter: Adapter, tmp_path: Path) -> None:
     with_ablation = evaluated(adapter, tmp_path / "ablation", ablation="no_frames")
-    assert "has the ablation 'no_frames'" in sentence(lambda: with_ablation.check_of(adapter))
+    assert "has the ablation 'no_frames'" in sentence(lambda: with_ablation.check_of(adapter, PARAMS, {}))
     of_this = evaluated(adapter, tmp_path / "evaluation")
     (adapter.folder / "training.json").write_text(json.dumps({"steps": 4}))
-    assert "of another adapter" in sentence(lambda: of_this.check_of(Adapter.open(adapter.folder)))
+    assert "of another adapter" in sentence(lambda: of_this.check_of(Adapter.open(adapter.folder), PARAMS, {}))
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("model", {"base": "elsewhere/base"}),
+        ("model", {"quantization": "nf4"}),
+        ("prompt", {"max_subtitle_tokens": 8}),
+        ("frames", {"num_frames": 4}),
+    ],
+)
+def test_an_adapter_made_elsewhere_is_judged_as_it_will_be_served(
+    adapter: Adapter, tmp_path: Path, section: str, values: dict[str, Any]
+) -> None:
+    """It has no settings of its own: what it is evaluated with and what it is served with must be the same."""
+    for name in ("params.json", "prompt.json", "training.json"):
+        (adapter.folder / name).unlink()
+    bare = Adapter.open(adapter.folder)
+    recorded = evaluated(bare, tmp_path / "evaluation", PARAMS.override(section, values))
+    said = sentence(lambda: recorded.check_of(bare, PARAMS, {}))
+    [(name, value)] = values.items()
+    assert f"was made with {section}.{name}={value!r}" in said and "the params file" in said
+
+
+@pytest.mark.parametrize("name", artifacts.MEASURED)
+def test_an_evaluation_of_another_base_prompt_or_choice_of_frames_does_not_speak_for_a_version(
+    adapter: Adapter, tmp_path: Path, name: str
+) -> None:
+    recorded = evaluated(adapter, tmp_path / "evaluation")
+    measured = artifacts.seen_by(PARAMS, BASE)
+    recorded.check_of(adapter, PARAMS, measured)
+    said = sentence(lambda: recorded.check_of(adapter, PARAMS, measured | {name: "another"}))
+    assert f"was made with another {artifacts.MEASURED[name]}" in said

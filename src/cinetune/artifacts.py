@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cinetune import params as params_module
+from cinetune import provenance
 from cinetune.cinepile import prompts
 from cinetune.errors import InputError
 from cinetune.files import folder_digest, read_json, whole_folder, write_json
-from cinetune.frames.sampling import FrameSettings
+from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.params import Params
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PROMPT, MADE_WITH, TRAINING = "prompt.json", "params.json", "training.json"
 PREDICTIONS, METRICS, MADE_FROM = "predictions.parquet", "metrics.json", "made_from.json"
+# What made_from.json says of what decides a model's answers, in words.
+MEASURED = {
+    "base_digest": "base model (other files)",
+    "tokenizer_digest": "tokenizer",
+    "frames_identity": "choice of frames",
+    "prompt_hash": "prompt template",
+    "prompt_code_hash": "code of the prompt",
+}
 # What a model is and what it is shown; the rest of an adapter's settings is how it was trained.
 SEEN_SECTIONS = ("model", "prompt", "frames")
 FRAME_KEYS = {field.name for field in fields(FrameSettings)}
@@ -70,6 +79,11 @@ class Adapter:
         return folder_digest(self.folder)
 
     @property
+    def has_prompt(self) -> bool:
+        """Whether it says which prompt template it was trained on; one made elsewhere may not."""
+        return (self.folder / PROMPT).is_file()
+
+    @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """Sections of params that made it; empty for an adapter made elsewhere."""
         saved = self.folder / MADE_WITH
@@ -93,12 +107,7 @@ class Adapter:
 
     def differences(self, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
         """Where settings differ from those of its training in what it is shown: key -> (its own, theirs)."""
-        return {
-            f"{section}.{name}": (value, settings[section][name])
-            for section in SEEN_SECTIONS
-            for name, value in self.settings.get(section, {}).items()
-            if (section != "frames" or name in FRAME_KEYS) and settings[section].get(name, value) != value
-        }
+        return differences(self.settings, settings)
 
     def check_settings(self, params: Params) -> None:
         """Raises InputError for params that would show it something else than its training did."""
@@ -156,16 +165,52 @@ class Evaluation:
             write_json(folder / METRICS, self.summary)
             write_json(folder / MADE_FROM, self.made_from)
 
-    def check_of(self, adapter: Adapter) -> None:
-        """Raises InputError unless this is an evaluation of all of that adapter, shown what it was trained on."""
+    def check_of(self, adapter: Adapter, served: Params, measured: Mapping[str, str]) -> None:
+        """Raises InputError unless this is an evaluation of all of that adapter, shown what a version will show it.
+
+        served: the params that the version is made with; measured: digests and hashes of what it will use, under the
+        names of made_from.json.
+        """
         remedy = f"evaluate it (`mlflow run . -e evaluate -P model={adapter.name}`) and name the result"
         if self.made_from.get("adapter_digest") != adapter.digest:
             raise InputError(f"the evaluation in {self.name!r} is of another adapter than {adapter.name!r}: {remedy}.")
         if self.summary["ablation"]:
             ablation = self.summary["ablation"]
             raise InputError(f"the evaluation in {self.name!r} has the ablation {ablation!r}: name one without.")
-        for name, (own, other) in adapter.differences(self.made_from["params"]).items():
+        for name, (own, other) in differences(served.to_dict(), self.made_from["params"]).items():
             raise InputError(
-                f"the evaluation in {self.name!r} was made with {name}={other!r}, but {adapter.name!r} was trained and "
-                f"will be served with {own!r}: {remedy}."
+                f"the evaluation in {self.name!r} was made with {name}={other!r}, but {adapter.name!r} will be served "
+                f"with {own!r}: {remedy}, or register it with the params file that it was evaluated with."
             )
+        for name, value in measured.items():
+            # Evaluations of earlier versions say less of what they were made from.
+            if self.made_from.get(name, value) != value:
+                raise InputError(
+                    f"the evaluation in {self.name!r} was made with another {MEASURED[name]} than the one that "
+                    f"{adapter.name!r} will be served with: {remedy}."
+                )
+
+
+def differences(
+    settings: Mapping[str, Mapping[str, Any]], others: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[Any, Any]]:
+    """Where two models are shown something else, or are something else: key -> (the one's value, the other's)."""
+    return {
+        f"{section}.{name}": (value, others[section][name])
+        for section in SEEN_SECTIONS
+        for name, value in settings.get(section, {}).items()
+        if (section != "frames" or name in FRAME_KEYS) and others.get(section, {}).get(name, value) != value
+    }
+
+
+def seen_by(params: Params, base: Mapping[str, str]) -> dict[str, str]:
+    """What decides a model's answers beside its weights, under the names of made_from.json.
+
+    base: digests of the "base" and the "tokenizer", or nothing where no model is asked.
+    """
+    return {
+        **{f"{name}_digest": digest for name, digest in base.items()},
+        "frames_identity": identity(FrameSettings.of(params.frames)),
+        "prompt_hash": prompts.template_hash(),
+        "prompt_code_hash": provenance.prompt_code_digest(),
+    }

@@ -185,3 +185,12 @@ def test_the_prompt_s_code_is_known_beside_its_text(tmp_path: Path, monkeypatch:
     assert provenance.prompt_code_digest() == before
     flip(tmp_path / "model/encoder.py")
     assert provenance.prompt_code_digest() != before
+
+
+def test_an_adapter_that_says_nothing_of_its_prompt_is_noted(inputs: Inputs) -> None:
+    saved = inputs.adapter.folder / "prompt.json"
+    saved.write_text(json.dumps(prompts.template()))
+    assert Subject("m", "m", inputs.adapter).notes == {} == Subject("base", "base").notes
+    saved.unlink()
+    [note] = Subject("m", "m", Adapter.open(inputs.adapter.folder, "theirs")).notes.values()
+    assert "'theirs'" in note and "this project's" in note

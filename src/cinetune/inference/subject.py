@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,18 +14,17 @@ from typing import Any
 import pandas as pd
 
 from cinetune import provenance
-from cinetune.artifacts import Adapter
-from cinetune.cinepile import prompts
+from cinetune.artifacts import Adapter, seen_by
 from cinetune.cinepile.questions import ClipQuestions
 from cinetune.errors import InputError
 from cinetune.evaluation import predictions
 from cinetune.evaluation.ablations import PLAIN
 from cinetune.evaluation.predictions import BASELINES
 from cinetune.files import content_digest, text_digest
-from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
 
+logger = logging.getLogger(__name__)
 ADDRESSES = ("runs:/", "models:/")
 FILES = (".parquet", ".csv", ".jsonl")
 SETTINGS = "settings"
@@ -48,6 +48,14 @@ class Subject:
     def is_model(self) -> bool:
         return not self.is_baseline and self.predictions is None
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """What metrics.json says beside the figures."""
+        if self.adapter is None or self.adapter.has_prompt:
+            return {}
+        unknown = f"adapter {self.adapter.name!r} does not say which prompt it was trained on"
+        return {"prompt_note": f"{unknown}: it is asked with this project's"}
+
     def folder_name(self, ablation: str) -> str:
         return self.label if ablation == PLAIN else f"{self.label}-{ablation}"
 
@@ -67,6 +75,8 @@ def resolve(params: Params, ablations: Sequence[str], finetuned: Path, fetch: Ca
         raise InputError(f"evaluate.allow must be empty or {SETTINGS}, got {params.evaluate.allow!r}.")
     if subject.adapter and params.evaluate.allow != SETTINGS:
         subject.adapter.check_settings(params)
+    for note in subject.notes.values():
+        logger.warning("%s.", note)
     return subject
 
 
@@ -102,14 +112,12 @@ def made_from(subject: Subject, params: Params, frames: Path) -> dict[str, Any]:
     given = subject.predictions
     return {
         "adapter_digest": subject.adapter.digest if subject.adapter else None,
-        "base_digest": base.get("base"),
-        "tokenizer_digest": base.get("tokenizer"),
+        "base_digest": None,
+        "tokenizer_digest": None,
         "questions_digest": content_digest(Path(params.data.root) / f"questions/{params.evaluate.split}.parquet"),
         "predictions_digest": content_digest(given) if given and given.is_file() else None,
         "frames_digest": content_digest(frames) if subject.is_model and frames.is_dir() else None,
-        "frames_identity": identity(FrameSettings.of(params.frames)),
-        "prompt_hash": prompts.template_hash(),
-        "prompt_code_hash": provenance.prompt_code_digest(),
+        **seen_by(params, base),
         "parsers_hash": provenance.source_digest("answers"),
         "params": params.sections("data", "model", "prompt", "frames"),
     }

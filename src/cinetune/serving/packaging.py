@@ -21,7 +21,7 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from cinetune import provenance
-from cinetune.artifacts import Adapter
+from cinetune.artifacts import Adapter, seen_by
 from cinetune.cinepile import prompts
 from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.model import lookup
@@ -106,6 +106,11 @@ def log_model(
         )
         trial.check()
         return info
+
+
+def measured(params: Params) -> dict[str, str]:
+    """What will decide the answers of a version with these params, as made_from.json says it of an evaluation."""
+    return seen_by(params, lookup.measure(lookup.find_base(params.model, str(Path.cwd()))))
 
 
 def _copy_base(base: Path, target: Path) -> Path:

@@ -58,7 +58,8 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         folder = pipeline.EVALUATION if is_pipeline else pipeline.RUNS / tracked.id / "evaluation"
         summaries = {}
         for name, table in tables.items():
-            summaries[name] = metrics.summarise_for(params, name, table, subject.title, subject.adapter is not None)
+            summary = metrics.summarise_for(params, name, table, subject.title, subject.adapter is not None)
+            summaries[name] = summary | subject.notes
             target = folder / subject.folder_name(name)
             evaluation = Evaluation(subject.title, table, summaries[name], made_from)
             evaluation.write(target)

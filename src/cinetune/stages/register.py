@@ -51,13 +51,14 @@ def _register(params: Params, tracked: runs.Tracker) -> tuple[str, str]:
     """The adapter's version, and what became of it."""
     from cinetune.artifacts import Adapter, Evaluation
     from cinetune.data import licences
+    from cinetune.serving import packaging
     from cinetune.tracking import promotion
 
     chosen = params.register
     adapter = Adapter.open(chosen.adapter)
     evaluation = Evaluation.open(chosen.evaluation, remedy=f"evaluate {chosen.adapter!r} first")
-    evaluation.check_of(adapter)
     params = adapter.params(params)
+    evaluation.check_of(adapter, params, packaging.measured(params))
     licence = licences.of_data(params.data.name, chosen.accept_licence)
     version = registry.versions(chosen.name).get(adapter.digest)
     if version is None:
