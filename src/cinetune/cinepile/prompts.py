@@ -14,6 +14,7 @@ from cinetune.files import text_digest
 
 VIDEO = "<video>"
 SUBTITLE_MARK = "<subtitle>"
+ROLE = "ASSISTANT:"
 
 INSTRUCTION = (
     "USER: Below are the subtitles and the frames of a movie scene, then a question about it. "
@@ -46,15 +47,20 @@ def prefix(words: str) -> str:
     return f"{INSTRUCTION}\nSubtitles:\n{words}\nFrames: {VIDEO}\n"
 
 
+def seam() -> str:
+    """What stands between the video and a question."""
+    return prefix("").partition(VIDEO)[2]
+
+
 def suffix(question: str, choices: Sequence[str] | None) -> str:
     """One question behind the prefix, up to the place where the model answers; None asks for words."""
     line = f"Question: {neutralise(question.strip())}\n"
     if choices is None:
-        return f"{line}{OPEN_REMINDER} ASSISTANT:"
+        return f"{line}{OPEN_REMINDER} {ROLE}"
     options = "".join(
         f"- {letter}) {neutralise(choice.strip())}\n" for letter, choice in zip(LETTERS, choices, strict=True)
     )
-    return f"{line}{options}{REMINDER} ASSISTANT:"
+    return f"{line}{options}{REMINDER} {ROLE}"
 
 
 def template() -> dict[str, str]:

@@ -44,6 +44,7 @@ def predict(
     seen = store.with_frames(clips)
 
     from cinetune.inference import replies
+    from cinetune.model import planning
     from cinetune.model.base import check_frame_size, load_base
     from cinetune.model.encoder import encoder_of
     from cinetune.model.lora import load_adapter
@@ -56,9 +57,11 @@ def predict(
     with replies.together(share), progress(len(seen[share.rank :: share.of])) as bar:
         base, tokenizer = load_base(params.model, device)
         check_frame_size(base.config, params.frames.size)
+        encoder = encoder_of(params, base.config, tokenizer)
+        planning.check_positions(seen[share.rank :: share.of], encoder, params.evaluate.max_new_tokens)
         replies.reply_to_clips(
             load_adapter(base, subject.adapter.folder) if subject.adapter else base,
-            encoder_of(params, base.config, tokenizer),
+            encoder,
             seen,
             lambda clip_id: store.read(clip_id).frames,
             ablations,

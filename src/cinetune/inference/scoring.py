@@ -104,6 +104,9 @@ def answer(
     weight = model.get_input_embeddings().weight
     start = len(reading.ids)
     suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
+    limits = [max_new_tokens] * len(asked) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    furthest = max(len(suffix) + limit for suffix, limit in zip(suffixes, limits, strict=True))
+    encoder.check_positions(start + furthest, "a question with its answer")
     questions = pack(reading.ids, suffixes, None, None)
     segments = torch.from_numpy(questions.segments).to(weight.device)
     positions = torch.from_numpy(questions.position_ids).to(weight.device)
@@ -121,7 +124,6 @@ def answer(
         .logits[0]
         .float()
     )
-    limits = [max_new_tokens] * len(asked) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     words = _continue(model, encoder, reading.cache, segments, positions[slots], logits, limits, is_wanted)
     # A negative number is how many are taken off the end; what is left is the clip.
     reading.cache.crop(start - reading.cache.get_seq_length())
@@ -176,7 +178,9 @@ def choose(
     def packs() -> Iterator[Pack]:
         for subtitles, frames, asked in clips:
             suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
-            yield pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
+            item = pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
+            encoder.check_positions(int(item.position_ids.max()) + 1, "a question behind its clip")
+            yield item
 
     waiting: list[torch.Tensor] = []
     for item in _ahead(packs()):

@@ -1,24 +1,31 @@
-"""Text to token ids: a clip's prefix with its video tokens, its questions, its answers."""
+"""Text to token ids: a clip's prefix with its video tokens, its questions, its answers.
+
+The ids are those of the prompt written out as one text: a tokenizer may put a space before the first word of what it
+is given, so no part is tokenised without what stands before it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from transformers import (
-    VideoLlavaConfig,
-)
-
-from cinetune.errors import InputError
-from cinetune.params import Params
-
-if TYPE_CHECKING:
-    # Importing PEFT takes four seconds, which those who need only the base should not wait for.
-    pass
+import re
+import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from transformers import VideoLlavaConfig
 
 from cinetune.cinepile import prompts
 from cinetune.cinepile.questions import LETTERS
+from cinetune.errors import InputError
+from cinetune.params import Params
+
+# Subtitles are cut between words, or inside one that would cost more characters than this.
+MAX_WORD_CHARS = 40
+# Kinds of rotary embedding whose base knows its positions times their factor; others count it in already.
+STRETCHED = ("linear", "dynamic")
+JOINER = "\u200d"
 
 
 def encoder_for(
@@ -28,7 +35,8 @@ def encoder_for(
     vision = config.vision_config
     # Every patch of every frame, and each frame's class token.
     num_video_tokens = num_frames * ((vision.image_size // vision.patch_size) ** 2 + 1)
-    return Encoder(tokenizer, config.video_token_id, num_video_tokens, max_subtitle_tokens, truncate)
+    positions = max_positions(config.text_config)
+    return Encoder(tokenizer, config.video_token_id, num_video_tokens, max_subtitle_tokens, truncate, positions)
 
 
 def encoder_of(params: Params, config: VideoLlavaConfig, tokenizer: Any) -> Encoder:
@@ -37,11 +45,19 @@ def encoder_of(params: Params, config: VideoLlavaConfig, tokenizer: Any) -> Enco
     return encoder_for(config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate)
 
 
+def max_positions(text: Any) -> int:
+    """How many tokens in a row a language model knows, by its configuration."""
+    rope = getattr(text, "rope_parameters", None) or {}
+    factor = rope.get("factor") if rope.get("rope_type") in STRETCHED else None
+    return int(text.max_position_embeddings * (factor or 1))
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Text to token ids for one tokenizer and one number of frames.
 
-    truncate: what subtitles beyond `max_subtitle_tokens` lose, their "middle" or their "end".
+    truncate: what subtitles beyond `max_subtitle_tokens` lose, their "middle" or their "end"; max_positions: how many
+    tokens in a row the base knows.
     """
 
     tokenizer: Any
@@ -49,25 +65,36 @@ class Encoder:
     num_video_tokens: int
     max_subtitle_tokens: int
     truncate: str = "end"
+    max_positions: int = sys.maxsize
 
     def prefix(self, subtitles: str) -> tuple[list[int], int]:
         """Ids of a clip's prefix with its video tokens, and how many subtitle tokens were left out."""
-        words, dropped = self._shorten(prompts.spoken(subtitles))
+        words, dropped = self.shorten(self.safe(prompts.spoken(subtitles)))
         return self.with_video(prompts.prefix(words)), dropped
 
     def with_video(self, text: str) -> list[int]:
         """Ids of a text, its start token and all, with the video's tokens in the place of its one `<video>`."""
         ids = self.tokenizer(text).input_ids
+        if ids.count(self.video_token_id) != 1:
+            raise InputError(
+                f"the base model's tokenizer makes {ids.count(self.video_token_id)} video tokens "
+                f"(id {self.video_token_id}) of a prompt with one {prompts.VIDEO}: its files do not belong together."
+            )
         at = ids.index(self.video_token_id)
         return [*ids[:at], *[self.video_token_id] * self.num_video_tokens, *ids[at + 1 :]]
 
     def suffix(self, question: str, choices: Sequence[str] | None) -> list[int]:
         """Ids of one question with its options, up to where the answer begins."""
-        return self._plain(prompts.suffix(question, choices))
+        return self.suffixes([(question, choices)])[0]
 
     def suffixes(self, asked: Sequence[tuple[str, Sequence[str] | None]]) -> list[list[int]]:
         """The same for several questions with their choices, which takes a tokenizer little longer than one."""
-        return self._plain([prompts.suffix(*item) for item in asked])
+        texts = [
+            prompts.suffix(self.safe(question), choices and [self.safe(choice) for choice in choices])
+            for question, choices in asked
+        ]
+        # A tokenizer takes a text apart at the video's token, so what stands before that changes nothing behind it.
+        return self._grown(f"{prompts.VIDEO}{prompts.seam()}", texts)
 
     def answer(self, text: str) -> list[int]:
         """Ids of ` text` as it follows `ASSISTANT:`, with the end token: what the model is taught to say."""
@@ -75,6 +102,8 @@ class Encoder:
 
     def answers(self, texts: Sequence[str]) -> list[list[int]]:
         """The same for several texts, which takes a tokenizer little longer than one."""
+        if self.tokenizer.eos_token_id is None:
+            raise InputError("the base model's tokenizer has no end token: no answer could be taught to end.")
         return [[*ids, self.tokenizer.eos_token_id] for ids in self._after_role(texts)]
 
     def letters(self) -> list[int]:
@@ -89,25 +118,93 @@ class Encoder:
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
-    def _shorten(self, words: str) -> tuple[str, int]:
-        ids = self._plain(words)
-        if len(ids) <= self.max_subtitle_tokens:
-            return words, 0
-        dropped = len(ids) - self.max_subtitle_tokens
-        if self.truncate == "end":
-            return self.decode(ids[: self.max_subtitle_tokens]), dropped
-        head = self.max_subtitle_tokens // 2
-        return f"{self.decode(ids[:head])}\n{self.decode(ids[head + dropped :])}", dropped
+    def check_positions(self, tokens: int, what: str) -> None:
+        """Raises InputError unless the base knows so many positions."""
+        if tokens > self.max_positions:
+            raise InputError(
+                f"{what} takes {tokens} positions ({self.num_video_tokens} of them the video's), but the base model "
+                f"knows {self.max_positions}: lower frames.num_frames or prompt.max_subtitle_tokens."
+            )
 
-    def _plain(self, text: str | list[str]) -> Any:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+    def safe(self, text: str) -> str:
+        """A user's text without anything that this tokenizer or the template would read as a marker."""
+        text = prompts.neutralise(text)
+        while self._markers and (found := self._markers.search(text)):
+            marker = found[0]
+            text = text.replace(marker, f"{marker[0]} {marker[1:]}" if len(marker) > 1 else " ")
+        return text
+
+    @cached_property
+    def _markers(self) -> re.Pattern[str] | None:
+        """The tokens to which this tokenizer gives a meaning of their own."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {}).values()
+        special = {token.content for token in added if token.special and token.content.strip()}
+        longest_first = sorted(special, key=lambda token: (-len(token), token))
+        return re.compile("|".join(map(re.escape, longest_first))) if special else None
+
+    def shorten(self, words: str) -> tuple[str, int]:
+        """Words of at most `max_subtitle_tokens`, cut between words, and how many tokens were left out."""
+        ids = self._plain([words])[0]
+        kept, count, room = words, len(ids), self.max_subtitle_tokens
+        # What is left may be read as other tokens than before.
+        while count > self.max_subtitle_tokens:
+            kept = self.safe(self._cut(words, ids, room)) if room > 0 else ""
+            count = len(self._plain([kept])[0]) if kept else 0
+            room -= max(1, count - self.max_subtitle_tokens)
+        return kept, len(ids) - count
+
+    def _cut(self, words: str, ids: Sequence[int], room: int) -> str:
+        """What `room` of its tokens say, without words that they say in part."""
+        if self.truncate == "end":
+            return words[: _last_border(words, len(self.decode(ids[:room])))].rstrip()
+        head, tail = room // 2, (room - 1) // 2
+        first = words[: _last_border(words, len(self.decode(ids[:head])))]
+        # One of the tokens is the line's end between the two.
+        last = words[_first_border(words, len(words) - len(self.decode(ids[len(ids) - tail :]))) :]
+        return f"{first.rstrip()}\n{last.lstrip()}"
+
+    def _plain(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False).input_ids
+        return ids
 
     def _after_role(self, texts: Sequence[str]) -> list[list[int]]:
-        if self.tokenizer.eos_token_id is None:
-            raise InputError("the base model's tokenizer has no end token: no answer could be taught to end.")
-        # Tokenizers treat a text's start in their own ways, so the answer is what the role's text grows by.
-        spoken = ["ASSISTANT:", *(f"ASSISTANT: {text}" for text in texts)]
-        role, *rows = self.tokenizer(spoken, add_special_tokens=False).input_ids
-        if any(ids[: len(role)] != role for ids in rows):
-            raise InputError("the base model's tokenizer joins `ASSISTANT:` with the answer that follows it.")
-        return [ids[len(role) :] for ids in rows]
+        return self._grown(prompts.ROLE, [f" {self.safe(text)}" for text in texts])
+
+    def _grown(self, start: str, texts: Sequence[str]) -> list[list[int]]:
+        """Ids by which a start grows with each of these texts behind it."""
+        first, *rows = self._plain([start, *(start + text for text in texts)])
+        joined = next((text for text, ids in zip(texts, rows, strict=True) if ids[: len(first)] != first), None)
+        if joined is not None:
+            raise InputError(
+                f"the base model's tokenizer joins {start.strip()!r} with what follows it ({joined.strip()[:40]!r}): "
+                "its questions and answers cannot be told apart."
+            )
+        return [ids[len(first) :] for ids in rows]
+
+
+def _last_border(text: str, at: int) -> int:
+    """The last place up to `at` where no word is cut; within a very long word, where no character is."""
+    at = min(at, len(text))
+    for place in range(at, max(0, at - MAX_WORD_CHARS), -1):
+        if place == len(text) or text[place].isspace() or text[place - 1].isspace():
+            return place
+    while at > 0 and _is_inside(text, at):
+        at -= 1
+    return at
+
+
+def _first_border(text: str, at: int) -> int:
+    """The first place from `at` on where no word is cut; within a very long word, where no character is."""
+    at = max(at, 0)
+    for place in range(at, min(len(text), at + MAX_WORD_CHARS)):
+        if place == 0 or text[place].isspace() or text[place - 1].isspace():
+            return place
+    while at < len(text) and _is_inside(text, at):
+        at += 1
+    return at
+
+
+def _is_inside(text: str, at: int) -> bool:
+    """Would a cut there part a character from its accent, its variant or its skin's colour?"""
+    is_mark = unicodedata.category(text[at]) in ("Mn", "Me", "Mc") or "\U0001f3fb" <= text[at] <= "\U0001f3ff"
+    return is_mark or JOINER in text[at - 1 : at + 1]

@@ -85,7 +85,7 @@ def plan(
     tokens_per_pack: int,
     in_words: int = 0,
 ) -> Plan:
-    """Raises InputError for a clip without questions and for a question longer than a pack may be."""
+    """Raises InputError for a clip without questions, and for a question longer than a pack or the base allows."""
     # A tokenizer that cannot name the letters, or end an answer, would leave nothing to learn.
     encoder.letters()
     letters = [len(answer) for answer in encoder.answers(LETTERS)]
@@ -98,6 +98,8 @@ def plan(
         dropped += lost
         shortened += lost > 0
         lengths = _lengths(encoder, clip.questions, letters, in_words > 0)
+        longest_id = max(lengths, key=lambda question_id: max(lengths[question_id]))
+        encoder.check_positions(len(prefix) + max(lengths[longest_id]), f"question {longest_id!r} behind its clip")
         count = -(-len(clip.questions) // questions_per_pack)
         while True:
             found = _split(clip, count, len(packs), in_words, lengths, len(prefix))
@@ -113,6 +115,16 @@ def plan(
             count += 1
         packs += found
     return Plan(packs, dropped, shortened)
+
+
+def check_positions(clips: Sequence[ClipQuestions], encoder: Encoder, max_new_tokens: int) -> None:
+    """Raises InputError where a question and its answer in words would go beyond what the base knows."""
+    for clip in clips:
+        prefix = len(encoder.prefix(clip.subtitles)[0])
+        suffixes = encoder.suffixes([(question.text, question.choices) for question in clip.questions])
+        longest = max(map(len, suffixes), default=0)
+        what = f"the longest question of clip {clip.clip_id!r} with evaluate.max_new_tokens={max_new_tokens}"
+        encoder.check_positions(prefix + longest + max_new_tokens, what)
 
 
 def _split(

@@ -176,7 +176,8 @@ class Engine:
         clip, subtitles = jobs[0].clip, jobs[0].subtitles
         queries = [(job, query) for job in jobs for query in job.queries]
         encoder = replace(self._encoder, num_video_tokens=self._tokens_per_frame * len(clip.frames))
-        packs, results = self._pack([query.question for _, query in queries])
+        prefix = encoder.prefix(subtitles)[0]
+        packs, results = self._pack([query for _, query in queries], encoder, len(prefix))
         if not packs:
             return [results.get(number) for number in range(len(queries))]
         reading = self._read(jobs[0].key, encoder, clip, subtitles)
@@ -197,16 +198,24 @@ class Engine:
             self.counts["questions"] += len(part)
         return [results.get(number) for number in range(len(queries))]
 
-    def _pack(self, questions: Sequence[QuestionPrompt]) -> tuple[list[list[int]], dict[int, Reply | InputError]]:
+    def _pack(
+        self, queries: Sequence[Query], encoder: Encoder, prefix: int
+    ) -> tuple[list[list[int]], dict[int, Reply | InputError]]:
         """Numbers of questions in as few packs as fit, and errors for those that fit nowhere."""
         packs: list[list[int]] = []
         results: dict[int, Reply | InputError] = {}
         room = 0
-        for number, item in enumerate(questions):
-            length = len(self._encoder.suffix(item.question, item.choices))
+        for number, query in enumerate(queries):
+            length = len(encoder.suffix(query.question.question, query.question.choices))
             if length > MAX_QUESTION_TOKENS:
                 limit = f"above the limit of {MAX_QUESTION_TOKENS}"
                 results[number] = InputError(f"question and choices have {length} tokens, {limit}: shorten them")
+                continue
+            wanted = prefix + length + query.max_new_tokens
+            if wanted > encoder.max_positions:
+                limit = f"but the model knows {encoder.max_positions}"
+                shorter = "ask for fewer frames or words, or shorten the subtitles"
+                results[number] = InputError(f"clip, question and answer take {wanted} positions, {limit}: {shorter}")
                 continue
             if not packs or length > room:
                 packs.append([])
