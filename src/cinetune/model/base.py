@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    VideoLlavaConfig,
-    VideoLlavaForConditionalGeneration,
-)
+from transformers import BitsAndBytesConfig, VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
-from cinetune.errors import InputError, reason_of
-from cinetune.model import float8
+from cinetune.errors import InputError
+from cinetune.model import float8, lookup
 from cinetune.model.attention import IMPLEMENTATION
-from cinetune.model.lookup import check_base
+from cinetune.model.shape import UNUSABLE, check_weights, read_shape, unusable
 from cinetune.params import ModelParams
+
+logger = logging.getLogger(__name__)
 
 # Names of both vision towers end like those of the language model, so the pattern begins at the latter.
 LORA_TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
@@ -37,7 +34,7 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
 
     Raises InputError when `params.base` is no Video-LLaVA or cannot be read.
     """
-    check_base(params.base)
+    lookup.check_base(params.base)
     if params.quantization == "fp8":
         float8.check_device(device)
     dtype = DTYPES[params.dtype]
@@ -52,22 +49,18 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
             bnb_4bit_compute_dtype=dtype,
             llm_int8_skip_modules=NOT_QUANTISED,
         )
-    revision = params.revision or None
+    if torch.device(device).type == "cpu" and torch.backends.mps.is_available():
+        logger.warning("the CPU computes: packs were never checked on Apple's GPU (MPS), so it is not used.")
+    config, tokenizer = read_shape(params)
+    check_weights(params, config, lookup.folder_of(params))
     try:
-        # Without a network each file costs half a minute of patience: one is enough to know.
-        VideoLlavaConfig.from_pretrained(params.base, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(params.base, revision=revision)
         model, loading = VideoLlavaForConditionalGeneration.from_pretrained(
-            params.base, revision=revision, output_loading_info=True, **options
+            params.base, revision=params.revision or None, output_loading_info=True, **options
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"base model {params.base!r} cannot be loaded: {reason_of(error)}.") from None
+    except UNUSABLE as error:
+        raise unusable(params, error) from None
     if loading["missing_keys"]:
-        # transformers only warns, and leaves random weights in their place.
-        missing = sorted(loading["missing_keys"])
-        raise InputError(
-            f"base model {params.base!r} lacks {len(missing)} tensors, first {missing[0]!r}: fetch it again."
-        )
+        raise AssertionError(f"weights of {params.base!r} were left out: {sorted(loading['missing_keys'])[:3]}")
     model.requires_grad_(False)
     if params.quantization == "fp8":
         replace_projections(model, float8.Float8Linear)
@@ -93,7 +86,7 @@ def check_frame_size(config: VideoLlavaConfig, size: int) -> None:
 
 
 def default_device() -> str:
-    """Of a process that is alone; `distributed.device` is for one of several."""
+    """Of a process that is alone; `distributed.device` is for one of several. Apple's GPUs are not used."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -14,20 +14,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, VideoLlavaConfig
+from transformers import VideoLlavaConfig
 
 from cinetune.cinepile import questions
 from cinetune.cinepile.questions import CATEGORIES, LETTERS, ClipQuestions, Question
 from cinetune.evaluation.published import version_of
 from cinetune.model import planning
-from cinetune.model.base import DTYPES, default_device
+from cinetune.model.base import DTYPES, check_frame_size, default_device
 from cinetune.model.encoder import Encoder, encoder_of
 from cinetune.model.lookup import check_base
 from cinetune.model.planning import Plan, PlannedPack, Schedule, schedule
+from cinetune.model.shape import read_shape
 from cinetune.model.sizes import Size, kept_bytes, size_of
 from cinetune.params import DataParams, ModelParams, Params
 
 CHARACTERS_A_TOKEN = 3.5
+# How many the 7B knows.
+MAX_POSITIONS = 4096
 # CinePile v1's training questions as published, and lengths in characters that make 620 tokens of instruction and
 # subtitles and 160 tokens a question: those of the speeds that were measured.
 PUBLISHED_QUESTIONS, QUESTIONS_A_CLIP = 298_888, 32
@@ -92,6 +95,8 @@ def describe(params: Params) -> list[str]:
     check_base(params.model.base)
     config, tokenizer, is_own = base_shape(params.model)
     notes = [] if is_own else [base_note(params.model)]
+    if is_own:
+        check_frame_size(config, params.frames.size)
     questions_file = Path(params.data.root) / "questions" / "train.parquet"
     # Of data that nothing can stand in for the questions must be here.
     if questions_file.is_file() or version_of(params.data.name) is None:
@@ -115,12 +120,11 @@ def _plan(params: Params, encoder: Encoder) -> TrainingPlan:
 
 def base_shape(params: ModelParams) -> tuple[VideoLlavaConfig, Any, bool]:
     """The base's configuration and tokenizer, and whether they are its own: else the 7B's shape and a guess."""
-    revision = params.revision or None
     try:
-        config = AutoConfig.from_pretrained(params.base, revision=revision, local_files_only=True)
-        return config, AutoTokenizer.from_pretrained(params.base, revision=revision, local_files_only=True), True
+        return *read_shape(params, is_local=True), True
     except OSError:
-        config = VideoLlavaConfig(video_token_index=GuessedTokenizer.video_token_id)
+        text = {"model_type": "llama", "max_position_embeddings": MAX_POSITIONS}
+        config = VideoLlavaConfig(video_token_index=GuessedTokenizer.video_token_id, text_config=text)
         return config, GuessedTokenizer(), False
 
 
