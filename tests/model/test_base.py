@@ -430,3 +430,41 @@ def test_an_adapter_config_of_another_kind_is_refused(base: Path, adapter: Path,
     (folder / "adapter_config.json").write_text(content)
     message = sentence(lambda: load_adapter(read(base)[0], folder))
     assert str(folder) in message and "a LoRA adapter is needed" in message
+
+
+def with_config(adapter: Path, target: Path, **changes: Any) -> Path:
+    folder = Path(shutil.copytree(adapter, target))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"target_modules": ["q_proj"], "use_dora": True}, "is DoRA"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "whole modules beside it"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "a LoRA on lm_head"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "a LoRA on the embeddings"),
+        ({"target_modules": ["fc1"], "bias": "lora_only"}, "trained biases"),
+    ],
+)
+def test_an_adapter_that_is_more_than_plain_lora_is_refused_by_what_it_is(
+    base: Path, tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    save_adapter(get_peft_model(read(base)[0], LoraConfig(r=2, **options)), tmp_path / "adapter")
+    said = sentence(lambda: load_adapter(read(base)[0], tmp_path / "adapter"))
+    assert named in said and str(tmp_path) in said and "only plain LoRA" in said
+
+
+def test_an_adapter_of_another_base_of_the_hub_is_refused_by_both_names(
+    base: Path, adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = with_config(adapter, tmp_path / "adapter", base_model_name_or_path="owner/one")
+    model, _ = read(base)
+    load_adapter(model, folder)
+    assert "was made on owner/one" in caplog.text and str(base) in caplog.text, "a folder may hold any base"
+    other, _ = read(base)
+    other.config.name_or_path = "owner/other"
+    said = sentence(lambda: load_adapter(other, folder))
+    assert "'owner/one'" in said and "'owner/other'" in said and "model.base" in said

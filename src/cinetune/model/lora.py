@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from transformers import (
@@ -13,19 +15,33 @@ from transformers import (
 )
 
 from cinetune.errors import InputError, reason_of
+from cinetune.model.base import LORA_TARGETS
+from cinetune.model.lookup import is_hub_id
 from cinetune.params import TrainParams
 
 if TYPE_CHECKING:
     # Importing PEFT takes four seconds, which those who need only the base should not wait for.
     from peft import PeftModel
-from cinetune.model.base import LORA_TARGETS
 
-# Where older transformers had what now stands elsewhere in a Video-LLaVA; the last only where towers have no such part.
-OLDER_NAMES = (
-    (r"^base_model\.model\.language_model\.model\.", "base_model.model.model.language_model."),
-    (r"^base_model\.model\.(video_tower|image_tower|multi_modal_projector)\.", r"base_model.model.model.\1."),
-)
-OLDER_TOWERS = (r"\b(video_tower|image_tower)\.vision_model\.", r"\1.")
+logger = logging.getLogger(__name__)
+PEFT_PREFIX = "base_model.model."
+# What a LoRA configuration may ask for beyond plain LoRA on linear layers, and its value when it does not.
+BEYOND_PLAIN = {
+    "use_dora": (False, "DoRA"),
+    "modules_to_save": ([], "a LoRA with whole modules beside it (modules_to_save)"),
+    "bias": ("none", "a LoRA with trained biases"),
+    "lora_bias": (False, "a LoRA with biases of its own (lora_bias)"),
+    "trainable_token_indices": ([], "a LoRA with trained tokens"),
+    "target_parameters": ([], "a LoRA on single parameters"),
+    "layer_replication": ([], "a LoRA on repeated layers"),
+}
+# The same, seen in the names of tensors.
+BEYOND_PLAIN_NAMES = {
+    ".lora_magnitude_vector": "DoRA",
+    ".lora_embedding_": "a LoRA on the embeddings",
+    "lm_head.": "a LoRA on lm_head",
+    "modules_to_save": "a LoRA with whole modules beside it (modules_to_save)",
+}
 
 
 def attach_lora(model: VideoLlavaForConditionalGeneration, params: TrainParams) -> PeftModel:
@@ -50,7 +66,7 @@ def load_adapter(model: VideoLlavaForConditionalGeneration, folder: str | Path) 
     """The base with a saved adapter, in evaluation mode; one made with older transformers has other names.
 
     PEFT only warns about keys that do not fit, so the file's keys are compared with the model's: InputError when
-    one is missing, left over or of another shape.
+    one is missing, left over or of another shape, and for what is more than plain LoRA or of another base.
     """
     from peft import PeftModel
 
@@ -58,21 +74,18 @@ def load_adapter(model: VideoLlavaForConditionalGeneration, folder: str | Path) 
     weights = folder / "adapter_model.safetensors"
     if not (folder / "adapter_config.json").is_file() or not weights.is_file():
         raise InputError(f"{str(folder)!r} is not an adapter folder: it needs adapter_config.json and {weights.name}.")
-    try:
-        kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("peft_type")
-    except (ValueError, AttributeError):
-        kind = None
-    if kind != "LORA":
-        raise InputError(f"adapter {str(folder)!r} is of type {kind!r}: a LoRA adapter is needed.")
+    config = _read_config(folder)
+    _check_base_of(config, str(model.config.name_or_path), folder)
+    patterns = _present_names(model)
     try:
         with safe_open(weights, "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        present = {name: _present_name(model, name) for name in shapes}
-        saved = {present[name]: shape for name, shape in shapes.items()}
-        # PEFT looks for patterns in names without their first two parts.
-        renamed = {f"^{re.escape(_bare(old))}$": _bare(new) for old, new in present.items()}
+        _check_plain(config, shapes, folder)
+        saved = {_renamed(name, patterns): shape for name, shape in shapes.items()}
         # In the base's type, as training computes with it.
-        adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False, key_mapping=renamed)
+        adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False, key_mapping=patterns)
+    except InputError:
+        raise
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise InputError(f"adapter {str(folder)!r} does not fit the base model: {reason_of(error)}.") from None
     wanted = {
@@ -88,15 +101,67 @@ def load_adapter(model: VideoLlavaForConditionalGeneration, folder: str | Path) 
     return adapted.eval()
 
 
-def _present_name(model: VideoLlavaForConditionalGeneration, name: str) -> str:
-    has_inner_part = any(".vision_model." in part for part, _ in model.named_parameters())
-    for pattern, replacement in OLDER_NAMES if has_inner_part else (*OLDER_NAMES, OLDER_TOWERS):
-        name = re.sub(pattern, replacement, name)
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        kind = config.get("peft_type")
+    except (ValueError, AttributeError):
+        config, kind = {}, None
+    if kind != "LORA":
+        raise InputError(f"adapter {str(folder)!r} is of type {kind!r}: a LoRA adapter is needed.")
+    return dict(config)
+
+
+def _check_plain(config: Mapping[str, Any], names: Iterable[str], folder: Path) -> None:
+    """Raises InputError for an adapter that is more than LoRA on linear layers, which would be used in part at most."""
+    found = [what for key, (plain, what) in BEYOND_PLAIN.items() if (config.get(key) or plain) != plain]
+    found += [what for part, what in BEYOND_PLAIN_NAMES.items() if any(part in name for name in names)]
+    if found:
+        raise InputError(
+            f"adapter {str(folder)!r} is {found[0]}: only plain LoRA on the linear layers of the language model and "
+            "the vision towers can be used, so train it as that."
+        )
+
+
+def _check_base_of(config: Mapping[str, Any], base: str, folder: Path) -> None:
+    """Raises InputError where adapter and base are known by two names of the hub; a folder may hold any base."""
+    own = str(config.get("base_model_name_or_path") or "")
+    if own == base or not is_hub_id(own):
+        return
+    if is_hub_id(base):
+        raise InputError(
+            f"adapter {str(folder)!r} was made on base model {own!r}, not on {base!r}: set model.base to {own}."
+        )
+    logger.warning("adapter %s was made on %s: %s is taken to be that base.", folder, own, base)
+
+
+def _present_names(model: VideoLlavaForConditionalGeneration) -> dict[str, str]:
+    """Patterns of names in adapters, without PEFT's first two parts, and what they are called in this model.
+
+    Older transformers had the language model, the towers and the projector elsewhere; towers had an inner part.
+    """
+    has_inner_part = any(".vision_model." in name for name, _ in model.named_parameters())
+    return {
+        r"^language_model\.model\.": "model.language_model.",
+        r"^(?:model\.)?(video_tower|image_tower)\.(?:vision_model\.)?": r"model.\1."
+        + ("vision_model." if has_inner_part else ""),
+        r"^(?:model\.)?multi_modal_projector\.": "model.multi_modal_projector.",
+    }
+
+
+def _renamed(name: str, patterns: Mapping[str, str]) -> str:
+    """As PEFT renames it."""
+    bare = name.removeprefix(PEFT_PREFIX)
+    for pattern, replacement in patterns.items():
+        renamed, count = re.subn(pattern, replacement, bare)
+        if count:
+            return name.removesuffix(bare) + renamed
     return name
 
 
-def _bare(name: str) -> str:
-    return name.removeprefix("base_model.model.")
+def is_identity(adapted: PeftModel) -> bool:
+    """Whether a LoRA changes nothing, as one that was not trained yet."""
+    return not any(weight.any() for name, weight in adapted.named_parameters() if ".lora_B." in name)
 
 
 def save_adapter(adapted: PeftModel, folder: str | Path) -> None:
