@@ -62,11 +62,20 @@ def shared_prefix_attention(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    # The flash kernels know no single precision.
-    if query.is_cuda and query.dtype in HALVES and not dropout:
+    if _is_flash(query) and not dropout:
         rows, keys, values = (states[0].transpose(0, 1) for states in (query, key, value))
         return _in_parts(rows, keys, values, questions, scale)[None], None
     return _as_batch(query, key, value, questions, scale, dropout), None
+
+
+def _is_flash(states: torch.Tensor) -> bool:
+    """The flash kernels know no single precision."""
+    return states.is_cuda and states.dtype in HALVES
+
+
+def name_of(weight: torch.Tensor) -> str:
+    """What computes the attention of packs in a model with such weights."""
+    return f"{SHARED_PREFIX}, {'flash attention of torch' if _is_flash(weight) else 'questions as a batch'}"
 
 
 # torch.compile fails on its shapes, and it is little of what a compiled layer does.

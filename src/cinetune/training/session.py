@@ -103,8 +103,14 @@ def fit(
 
 def save(params: Params, inputs: Inputs, result: TrainingResult, target: Path) -> dict[str, Any]:
     """Write the adapter's folder; what its training.json holds."""
-    from cinetune.model.lora import save_adapter
+    from cinetune.model.lora import is_identity, save_adapter
 
+    if is_identity(result.model):
+        logger.warning(
+            "train: the adapter of step %d changes nothing, for the validation before the first change of weights was "
+            "the best: train longer, or with a smaller train.warmup_fraction.",
+            result.best_step,
+        )
     summary = {
         "best_step": result.best_step,
         "steps": result.steps,

@@ -26,10 +26,11 @@ from transformers import (
 
 from cinetune.cinepile.questions import ClipQuestions
 from cinetune.errors import InputError
-from cinetune.model import planning
+from cinetune.model import attention, planning
 from cinetune.model.encoder import Encoder
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import Pack, collate, weights
+from cinetune.model.proof import check_pack, pack_difference
 from cinetune.params import TrainParams
 from cinetune.runtime import checkpoints, distributed, memory
 from cinetune.training import compilation
@@ -47,13 +48,17 @@ STATE = "trainer_state.json"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The adapted model with its best weights; `dropped_subtitle_tokens` were cut off over all training clips."""
+    """The adapted model with its best weights; `dropped_subtitle_tokens` were cut off over all training clips.
+
+    attention: what computed that of packs.
+    """
 
     model: PeftModel
     best_step: int
     steps: int
     validation_accuracy: float
     dropped_subtitle_tokens: int
+    attention: str = ""
 
 
 class PackTrainer(Trainer):
@@ -67,6 +72,8 @@ class PackTrainer(Trainer):
     def __init__(self, *, validation: Packs, meter: Meter, clips_per_step: int, **options: Any) -> None:
         super().__init__(**options)
         self.validation, self.meter, self.clips_per_step = validation, meter, clips_per_step
+        # Of the optimiser step that is under way.
+        self._losses: list[torch.Tensor] = []
 
     def compute_loss(
         self,
@@ -79,10 +86,13 @@ class PackTrainer(Trainer):
 
         Times the processes, for the mean of their gradients is taken.
         """
-        return loss_of(model, inputs) / num_items_in_batch * self.args.world_size
+        loss = loss_of(model, inputs)
+        self._losses.append(loss.detach())
+        return loss / num_items_in_batch * self.args.world_size
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Questions of one optimiser step over all processes: their slots' weights sum to one each."""
+        self._losses.clear()
         self._silence_repeats(batch_samples)
         questions = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
         tokens = sum(batch["input_ids"].numel() for batch in batch_samples)
@@ -104,13 +114,20 @@ class PackTrainer(Trainer):
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Comes before the optimiser's step, so the weights are still those of the step before."""
         norm = super()._get_grad_norm(model, grad_norm)
-        if not math.isfinite(norm):
-            raise InputError(
-                f"the loss is NaN or inf at step {self.state.global_step + 1}, with "
-                f"train.learning_rate={self.args.learning_rate}: lower it, or set model.dtype to float32 or bfloat16; "
-                f"the checkpoints in {self.args.output_dir!r} are whole."
-            )
-        return norm
+        if math.isfinite(norm):
+            return norm
+        is_loss_finite = all(loss.isfinite().item() for loss in self._losses)
+        if is_loss_finite and self.accelerator.scaler is not None:
+            # In float16 the scaled gradient overflowed: the scaler skips this step and scales the next one less.
+            return norm
+        what = "gradient" if is_loss_finite else "loss"
+        last = checkpoints.last(Path(self.args.output_dir))
+        kept = f"the last whole checkpoint is {str(last)!r}" if last else "no checkpoint was saved before it"
+        rate = f"train.learning_rate={self.args.learning_rate}"
+        raise InputError(
+            f"the {what} is NaN or inf at step {self.state.global_step + 1}, with {rate}: lower it, or set model.dtype "
+            f"to float32 or bfloat16; {kept}."
+        )
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -123,6 +140,8 @@ class PackTrainer(Trainer):
             checkpoints.complete(own, keep=[Path(best)] if best else [])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        # Of several processes this sum at the end is one process's own.
+        logs = {name: value for name, value in logs.items() if name != "train_loss" or self.args.world_size == 1}
         super().log(logs | (self.meter.read() if "loss" in logs else {}), start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -147,7 +166,8 @@ def train(
     """Fine-tune a LoRA on `train_clips`; checkpoints go to `work`, metrics to `report` with their step.
 
     frames_of: a clip id's uint8 [num_frames, size, size, 3]; checkpoint: of `work`, to resume. Raises InputError
-    when a question does not fit, when the loss is NaN or inf and when memory runs out.
+    when a question does not fit, when the first pack is not its questions passed one by one, when the loss is NaN or
+    inf and when memory runs out.
     """
     set_seed(params.seed)
     adapted = attach_lora(model, params)
@@ -155,12 +175,15 @@ def train(
     shuffle_seed = params.seed if params.shuffle_choices else None
     packs = Packs(train_clips, encoder, frames_of, params.questions_per_pack, in_words, tokens, shuffle_seed)
     validation = Packs(validation_clips, encoder, frames_of, params.questions_per_pack, tokens_per_pack=tokens)
-    weight = model.get_input_embeddings().weight
+    weight, padding = model.get_input_embeddings().weight, encoder.tokenizer.pad_token_id or 0
 
     def as_batch(items: Sequence[Pack]) -> dict[str, Any]:
-        batch = collate(items, encoder.tokenizer.pad_token_id or 0, weight.dtype, "cpu")
+        batch = collate(items, padding, weight.dtype, "cpu")
         return {**batch, "weights": weights(items)}
 
+    difference = pack_difference(adapted, packs[0], packs.plan.packs[0].prefix_tokens, padding)
+    report(0, {"check/pack_difference": difference})
+    check_pack(difference, adapted)
     meter = meter_of(model, packs.plan, params.lora_rank)
     trainer = PackTrainer(
         model=adapted,
@@ -186,6 +209,7 @@ def train(
         steps=state.global_step,
         validation_accuracy=float(state.best_metric or 0.0),
         dropped_subtitle_tokens=packs.plan.dropped_subtitle_tokens,
+        attention=attention.name_of(weight),
     )
 
 
@@ -212,7 +236,7 @@ def _arguments(params: TrainParams, num_packs: int, work: Path, weight: torch.Te
         load_best_model_at_end=True,
         metric_for_best_model="eval_accuracy",
         greater_is_better=True,
-        logging_steps=LOG_STEPS,
+        logging_steps=min(LOG_STEPS, schedule.steps),
         # A loss that is NaN or inf ends the training instead.
         logging_nan_inf_filter=False,
         report_to="none",
