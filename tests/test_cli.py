@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,20 @@ def test_colour_and_moving_lines_are_for_terminals_alone() -> None:
     os.close(theirs)
     assert os.read(ours, 1000).startswith(b"\x1b[31merror:\x1b[0m command")
     os.close(ours)
+
+
+@pytest.mark.usefixtures("apart")
+def test_what_nobody_can_act_on_is_not_told_and_other_words_of_its_library_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cli.set_up_logging([])
+    library = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    library.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "no kernels")
+    library.warning("The weights are broken.")
+    assert [record.getMessage() for record in caplog.records] == ["The weights are broken."]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        cli.set_up_logging([])
+        warnings.warn(f"{cli.DEPRECATED} and will be removed.", FutureWarning, stacklevel=1)
+        warnings.warn("`another` is deprecated.", FutureWarning, stacklevel=1)
+    assert [str(warning.message) for warning in told] == ["`another` is deprecated."]

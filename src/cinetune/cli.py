@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ from cinetune.params import PARAMS, SECTIONS, Params, wanted
 COMMANDS_ALONE = ("serve", "reproduce", "mini")
 # Children that a command starts inherit it.
 LOG_LEVEL = "CINETUNE_LOG_LEVEL"
+# What libraries tell on every command and nobody can act on: how it begins, by logger.
+UNACTIONABLE = {"bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward"}
+# PEFT asks transformers by the name that this has given up.
+DEPRECATED = "`is_gradient_checkpointing` is deprecated"
 LEVELS = {"-q": "WARNING", "--quiet": "WARNING", "-v": "DEBUG", "--verbose": "DEBUG"}
 LABEL, RED_LABEL = "error:", "\x1b[31merror:\x1b[0m"
 PROJECT = """\
@@ -216,7 +221,14 @@ def set_up_logging(words: Sequence[str], line: str = "%(message)s") -> list[str]
     logger = logging.getLogger("cinetune")
     logger.handlers = [handler]
     logger.setLevel(os.environ.get(LOG_LEVEL, "INFO"))
+    warnings.filterwarnings("ignore", DEPRECATED, FutureWarning)
+    for name in UNACTIONABLE:
+        logging.getLogger(name).addFilter(_is_actionable)
     return [word for word in words if word not in LEVELS]
+
+
+def _is_actionable(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(UNACTIONABLE[record.name])
 
 
 class _Handler(logging.Handler):
