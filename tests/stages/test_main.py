@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from builders.projects import ROOT, Project, environment
+from builders.bases import write_real_layout
+from builders.projects import ROOT, Project, add_inputs, environment, make_project
 from cinetune import __main__ as command_line
 from cinetune import pipeline
 from cinetune.cli import parse
@@ -326,3 +328,23 @@ def test_a_loop_that_is_stopped_ends_all_its_runs_and_gives_params_back(
     ended = [(stage, status) for stage, status, _ in project.runs()[before:]]
     assert ended == [("main", "FAILED"), ("train", "FAILED")]
     assert (project.root / "params.yaml").read_text(encoding="utf-8") == original
+
+
+@pytest.mark.slow
+def test_a_base_in_the_layout_of_the_real_one_goes_through_the_loop_by_configuration_alone(tmp_path: Path) -> None:
+    """Shards with an index under older names, LLaMA's kind of tokenizer; the version that embeds it needs no other."""
+    changes = {"frames": {"size": 224}, "register": {"embed_base": True}}
+    project = make_project(tmp_path / "project", changes)
+    add_inputs(project, changes)
+    shutil.rmtree(project.root / "base-model")
+    write_real_layout(project.root / "base-model")
+    (project.root / "base-model" / "pretraining.json").write_text("{}")
+    done = project.mlflow_run()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [status for _, status, _ in project.runs()] == ["FINISHED"] * 7
+    shutil.rmtree(project.root / "base-model")
+    video = next((project.root / "data/clips").iterdir())
+    asked = ["--video", str(video), "--question", "Who is it?", "--choices", "a|b|c|d|e"]
+    answered = project.cinetune("predict", *asked)
+    assert answered.returncode == 0, answered.stderr[-3000:]
+    assert json.loads(answered.stdout.strip().splitlines()[-1])["error"] is None
