@@ -16,6 +16,7 @@ from builders.bases import SHARDS, older_name, write_real_layout
 from builders.projects import ROOT, small_params
 from builders.refusals import sentence
 from cinetune import params as params_module
+from cinetune.cli import parse
 from cinetune.data.mini import dataset
 from cinetune.model import shape
 from cinetune.model.base import load_base
@@ -213,7 +214,9 @@ def test_a_dry_run_refuses_positions_and_frames_that_the_base_does_not_know(
     assert any(line.startswith("packs") for line in cost.describe(fitting))
 
 
-def test_sixteen_frames_of_the_7b_are_refused_where_it_is_not_on_this_machine() -> None:
-    recipe = params_module.load(ROOT / "recipes/cinepile-7b.yaml").override("model", {"base": "nobody/Video-LLaVA"})
-    said = sentence(lambda: cost.describe(recipe.override("frames", {"num_frames": 16})))
+def test_sixteen_frames_of_the_7b_are_refused_where_it_is_not_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    recipe = parse(["--params", "recipes/cinepile-7b.yaml"], "train", "").params
+    recipe = recipe.override("model", {"base": "nobody/Video-LLaVA"}).override("frames", {"num_frames": 16})
+    said = sentence(lambda: cost.describe(recipe))
     assert "(4112 of them the video's)" in said and "knows 4096" in said

@@ -13,7 +13,7 @@ from transformers import BitsAndBytesConfig, VideoLlavaConfig, VideoLlavaForCond
 from cinetune.errors import InputError
 from cinetune.model import float8, lookup
 from cinetune.model.attention import IMPLEMENTATION
-from cinetune.model.shape import UNUSABLE, check_weights, read_shape, unusable
+from cinetune.model.shape import UNUSABLE, check_files, read_shape, unusable
 from cinetune.params import ModelParams
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
     if torch.device(device).type == "cpu" and torch.backends.mps.is_available():
         logger.warning("the CPU computes: packs were never checked on Apple's GPU (MPS), so it is not used.")
     config, tokenizer = read_shape(params)
-    check_weights(params, config, lookup.folder_of(params))
+    check_files(params, config, lookup.folder_of(params))
     try:
         model, loading = VideoLlavaForConditionalGeneration.from_pretrained(
             params.base, revision=params.revision or None, output_loading_info=True, **options

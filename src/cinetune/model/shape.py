@@ -67,8 +67,12 @@ def unusable(params: ModelParams, error: BaseException) -> InputError:
     return InputError(f"base model {params.base!r} cannot be loaded: {reason_of(error) or type(error).__name__}.")
 
 
-def check_weights(params: ModelParams, config: VideoLlavaConfig, folder: Path) -> None:
-    """Raises InputError unless the files' headers hold the tensors that the configuration asks for, in its shapes."""
+def check_files(params: ModelParams, config: VideoLlavaConfig, folder: Path) -> None:
+    """Raises InputError unless a base's files, which are here, say what its configuration says.
+
+    The weights' headers must hold the tensors that it asks for, in its shapes.
+    """
+    _check_pictures(params, config, folder)
     files = lookup.weights_files(folder)
     if not files:
         raise InputError(
