@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -90,6 +90,20 @@ def write(
             frame.time_base = unit
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
+    return path
+
+
+def restamped(source: Path, path: Path, stamp: Callable[[int], int]) -> Path:
+    """The packets of a video, each shown at another moment (ms) and decoded half a second before its own."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                unit = packet.time_base * 1000
+                packet.pts = round(stamp(round(packet.pts * unit)) / unit)
+                packet.dts = min(packet.dts - round(500 / unit), packet.pts)
+                packet.stream = stream
+                new.mux(packet)
     return path
 
 

@@ -17,11 +17,23 @@ import pytest
 from PIL import Image
 
 from builders.servers import serving
-from builders.videos import LIMITS, SHOTS, UNIFORM, assert_still_works, film, numbered, numbers, reason, write
+from builders.videos import (
+    LIMITS,
+    SHOTS,
+    UNIFORM,
+    assert_still_works,
+    film,
+    numbered,
+    numbers,
+    reason,
+    restamped,
+    write,
+)
 from cinetune.frames.decoder import Decoder
+from cinetune.frames.decoding import REPEATABLE
 from cinetune.frames.encoding import encode
 from cinetune.frames.limits import Limits, VideoError
-from cinetune.frames.sampling import FrameSettings
+from cinetune.frames.sampling import FrameSettings, fit
 
 pytestmark = pytest.mark.data
 
@@ -70,6 +82,47 @@ def test_variable_frame_rate_is_followed_by_timestamp(decoder: Decoder, tmp_path
     clip = decoder.read(path, UNIFORM)
     shown = np.searchsorted(np.array(stamps) - stamps[0], np.array(clip.times) * 1000 + 0.001, side="right") - 1
     assert numbers(clip.frames) == shown.tolist()
+
+
+@pytest.mark.parametrize("options", [{"bf": 0, "g": 24}, {"bf": 3, "g": 24}, {"bf": 3, "g": 500}])
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_of_frames_that_share_a_timestamp_the_last_is_shown_and_all_others_stay(
+    decoder: Decoder, tmp_path: Path, suffix: str, options: dict[str, Any]
+) -> None:
+    stamps = [i * 40 if i < 60 else 60 * 40 + (i - 60) * 120 for i in range(96)]
+    source = write(tmp_path / "source.mp4", numbered(96), stamps=stamps, **options)
+    repeated = {stamps[i]: stamps[i - 1] for i in (13, 14, 30, 71, 72, 95)}
+    path = restamped(source, tmp_path / f"clip{suffix}", lambda stamp: repeated.get(stamp, stamp))
+    shown = np.array([repeated.get(stamp, stamp) for stamp in stamps])
+    for count in (8, 96):
+        for settings in (UNIFORM, SHOTS):
+            clip = decoder.read(path, dataclasses.replace(settings, num_frames=count))
+            expected = np.searchsorted(shown, np.array(clip.times) * 1000 + 0.001, side="right") - 1
+            assert numbers(clip.frames) == expected.tolist()
+    assert clip.duration_s == pytest.approx(shown[-1] / 1000, abs=0.13)
+
+
+def test_where_all_timestamps_are_the_same_frames_are_counted(decoder: Decoder, tmp_path: Path, good: Path) -> None:
+    path = restamped(good, tmp_path / "clip.mkv", lambda stamp: 0)
+    assert len(set(numbers(decoder.read(path, UNIFORM).frames))) == 8
+
+
+@pytest.mark.parametrize(("bf", "gop"), [(0, 24), (0, 48), (3, 24)])
+def test_a_gradual_refresh_is_not_taken_for_a_keyframe(decoder: Decoder, tmp_path: Path, bf: int, gop: int) -> None:
+    rng = np.random.default_rng(0)
+    scene = rng.integers(0, 256, (18, 60, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    noise = rng.integers(-15, 16, (12, 144, 256, 1))
+    images = [
+        np.clip(scene[:, i : i + 256] + noise[i % 12], 0, 255).astype(np.uint8) for i in range(192)
+    ]  # fmt: skip
+    options = {"preset": "veryfast", "x264-params": f"intra-refresh=1:keyint={gop}:bframes={bf}"}
+    path = write(tmp_path / "clip.mp4", images, rate=24, **options)
+    with av.open(str(path)) as container:
+        decoded = [fit(frame.to_ndarray(format="rgb24", interpolation=REPEATABLE), 64) for frame in container.decode()]
+    for count in (8, 31):
+        clip = decoder.read(path, dataclasses.replace(UNIFORM, num_frames=count))
+        for time_s, frame in zip(clip.times, clip.frames, strict=True):
+            assert (frame == decoded[int(time_s * 24 + 1e-3)]).all()
 
 
 def test_time_begins_with_the_first_frame_whatever_its_timestamp(decoder: Decoder, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -115,8 +116,8 @@ class _Playhead:
     ) -> None:
         self._file, self._timeline, self._limits = file, timeline, limits
         self._container, self._stream = opened
-        self._positions = frozenset(positions)
-        self._on_this_walk: set[int] = set()
+        self._positions = sorted(set(positions))
+        self._on_this_walk: frozenset[int] = frozenset()
         self._shown: tuple[int, VideoFrame] | None = None
         self._coming: tuple[int, VideoFrame] | None = None
 
@@ -138,8 +139,7 @@ class _Playhead:
 
     def frame_at(self, position: int) -> VideoFrame:
         """The frame whose position this is. Refuses a clip in which it cannot be decoded without damage."""
-        keyframe = self._timeline.keyframe_before
-        self._on_this_walk = {other for other in self._positions if keyframe(other) == keyframe(position)}
+        self._on_this_walk = frozenset(self._walk(position))
         for start in self._starts(position):
             start()
             while self._coming is not None and self._coming[0] <= position:
@@ -148,17 +148,27 @@ class _Playhead:
                 return self._shown[1]
         raise Refusal("broken", f"cannot be decoded at {self._timeline.seconds(position):.2f} s: fetch it again")
 
+    def _walk(self, position: int) -> Iterator[int]:
+        """This position and those after it that are reached soonest by walking on."""
+        here = position
+        for other in self._positions[bisect.bisect_left(self._positions, position) :]:
+            index = self._timeline.entry_before(other)
+            if index >= 0 and self._timeline.entries[index] > here and other != position:
+                return
+            yield other
+            here = other
+
     def _starts(self, position: int) -> Iterator[Callable[[], None]]:
         """Ways to get there, cheapest first: walk on, jump to a keyframe before it, begin again."""
-        index = self._timeline.keyframe_before(position)
+        index = self._timeline.entry_before(position)
         here = self._shown or self._coming
         if here is not None and here[0] <= position:
-            next_keyframe_is_behind = index < 0 or self._timeline.keyframes[index] <= here[0]
-            if next_keyframe_is_behind:
+            entry_is_behind = index < 0 or self._timeline.entries[index] <= here[0]
+            if entry_is_behind:
                 yield lambda: None
         # Some containers look a moment up by when it is shown, others by when it is decoded.
         if index >= 0:
-            yield partial(self._jump, self._timeline.keyframes[index])
+            yield partial(self._jump, self._timeline.entries[index])
         # More than one, because the frames just before some keyframes need the keyframe before.
         for earlier in range(index, max(index - 3, -1), -1):
             yield partial(self._jump, self._timeline.seek_points[earlier])
@@ -195,14 +205,15 @@ class _Playhead:
         context = self._stream.codec_context
         # What nothing else is built on need not be decoded, unless it is what was asked for.
         may_skip = self._positions and not self._timeline.is_counted and context.name in CODECS_WITH_IDLE_FRAMES
-        not_fed = set(self._on_this_walk) if may_skip else {math.inf}
+        num_left = sum(map(self._timeline.num_at, self._on_this_walk)) if may_skip else math.inf
         for packet in self._container.demux(self._stream):
+            is_wanted = packet.pts in self._on_this_walk and not packet.is_discard
             if may_skip:
-                context.skip_frame = "DEFAULT" if packet.pts in self._positions else "NONREF"
-            not_fed.discard(packet.pts)
+                context.skip_frame = "DEFAULT" if is_wanted else "NONREF"
+            num_left -= is_wanted
             try:
                 # The decoder holds frames back to put them in order; at the end of a walk it is asked for them.
-                frames = packet.decode() + ([] if not_fed else context.decode(None))
+                frames = packet.decode() + (context.decode(None) if num_left == 0 else [])
             except MemoryError:
                 raise
             except FFmpegError:
@@ -214,7 +225,7 @@ class _Playhead:
                 position = next(positions, None) if self._timeline.is_counted else frame.pts
                 if position is not None:
                     yield position, frame
-            if not not_fed:
+            if num_left == 0:
                 return
 
 

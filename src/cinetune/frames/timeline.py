@@ -7,12 +7,15 @@ import itertools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
+import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
+from cinetune.frames import h264
 from cinetune.frames.limits import Limits, Refusal, check_duration
 
 
@@ -21,14 +24,16 @@ class _Packet(NamedTuple):
     dts: int | None
     duration: int
     is_keyframe: bool
+    is_intra: bool
 
 
 @dataclass(frozen=True)
 class Timeline:
     """When each frame is shown, read from the packets without decoding.
 
-    Positions are in steps of `unit` seconds. Where frames carry no timestamps that can be trusted, they are
-    counted instead: the first frame decoded stands at the first position, and so on.
+    Positions are in steps of `unit` seconds, ascending; of frames that share one, the last is shown. Where not every
+    frame carries a timestamp, they are counted instead: the first frame decoded stands at the first position, and so
+    on. Decoding can begin at the keyframes that are `entries`, which are found at `seek_points`.
     """
 
     is_counted: bool
@@ -36,6 +41,7 @@ class Timeline:
     positions: list[int]
     end: int
     keyframes: list[int]
+    entries: list[int]
     seek_points: list[int]
 
     @property
@@ -58,9 +64,13 @@ class Timeline:
         index = bisect.bisect_right(self.positions, self.positions[0] + steps)
         return self.positions[max(index - 1, 0)]
 
-    def keyframe_before(self, position: int) -> int:
-        """Index of the last keyframe that is shown no later; -1 where there is none."""
-        return bisect.bisect_right(self.keyframes, position) - 1
+    def num_at(self, position: int) -> int:
+        """How many frames share a position."""
+        return bisect.bisect_right(self.positions, position) - bisect.bisect_left(self.positions, position)
+
+    def entry_before(self, position: int) -> int:
+        """Index of the last keyframe that is shown no later and from which decoding can begin; -1 without one."""
+        return bisect.bisect_right(self.entries, position) - 1
 
     def nearest_keyframe(self, time_s: float) -> int:
         """Position of the keyframe shown nearest to a time."""
@@ -93,7 +103,9 @@ def read_timeline(container: InputContainer, stream: VideoStream, limits: Limits
         if is_ours:
             if is_mp4 and packet.is_corrupt:
                 raise Refusal("broken", "is cut off, its last frames are missing: fetch it again")
-            packets.append(_Packet(packet.pts, packet.dts, max(duration, 0), packet.is_keyframe))
+            packets.append(
+                _Packet(packet.pts, packet.dts, max(duration, 0), packet.is_keyframe, _is_intra(stream, packet))
+            )
             if len(packets) > limits.max_frames:
                 raise Refusal("too_long", f"has more than {limits.max_frames} frames: cut it")
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -113,6 +125,12 @@ def read_timeline(container: InputContainer, stream: VideoStream, limits: Limits
     return timeline
 
 
+def _is_intra(stream: VideoStream, packet: Packet[Any]) -> bool:
+    """Whether decoding can begin with a packet; in codecs other than H.264 with every keyframe."""
+    context = stream.codec_context
+    return packet.is_keyframe and (context.name != "h264" or h264.is_intra(memoryview(packet), context.extradata))
+
+
 def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
     """The duration that the header states, 0 where it states none."""
     if container.format.name == "avi" and stream.frames and stream.average_rate:
@@ -124,34 +142,46 @@ def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
 
 
 def _arrange(packets: list[_Packet], unit: Fraction, rate: Fraction, has_stamps: bool) -> Timeline:
-    """A timeline by timestamps; by counting where they are missing or repeat."""
-    stamps = _distinct([packet.pts for packet in packets]) if has_stamps else None
-    is_counted = stamps is None
-    if stamps is None:
+    """A timeline by timestamps, of which some may repeat; by counting where one is missing or all are the same."""
+    stamps = [packet.pts for packet in packets]
+    is_counted = not has_stamps or None in stamps or not _tell_apart(stamps)
+    if is_counted:
         # Order of decoding is not order of showing, but the same moments are taken up in both.
-        stamps = _distinct([packet.dts for packet in packets])
-    if stamps is None:
+        stamps = [packet.dts if packet.pts is None or not has_stamps else packet.pts for packet in packets]
+    if not _tell_apart(stamps):
         stamps, unit = list(range(len(packets))), 1 / rate
         packets = [packet._replace(duration=1) for packet in packets]
     shown_for = max(1, round(1 / rate / unit))
-    last, last_packet = max(zip(stamps, packets, strict=True))
-    seek_points = {
-        packet.pts: packet.pts if packet.dts is None else min(packet.pts, packet.dts)
-        for packet in packets
-        if packet.is_keyframe and packet.pts is not None and not is_counted
-    }
-    keyframes = sorted(seek_points)
+    positions = _filled(stamps, shown_for)
+    last = max(range(len(packets)), key=lambda place: (positions[place], place))
+    keyframes = {packet.pts: packet for packet in packets if packet.is_keyframe and packet.pts is not None}
+    in_order = [] if is_counted else sorted(keyframes)
+    entries = [pts for pts in in_order if keyframes[pts].is_intra]
+    decoded_at = {pts: keyframes[pts].dts for pts in entries}
     return Timeline(
         is_counted=is_counted,
         unit=unit,
-        positions=sorted(stamps),
-        end=last + (last_packet.duration or shown_for),
-        keyframes=keyframes,
-        seek_points=[seek_points[pts] for pts in keyframes],
+        positions=sorted(positions),
+        end=positions[last] + (packets[last].duration or shown_for),
+        keyframes=in_order,
+        entries=entries,
+        seek_points=[pts if dts is None else min(pts, dts) for pts, dts in decoded_at.items()],
     )
 
 
-def _distinct(stamps: list[int | None]) -> list[int] | None:
-    """The timestamps; None where one is missing or repeats."""
-    known = [stamp for stamp in stamps if stamp is not None]
-    return known if len(set(known)) == len(stamps) else None
+def _tell_apart(stamps: list[int | None]) -> bool:
+    """Whether timestamps say anything: one alone does, several where they are not all the same."""
+    known = {stamp for stamp in stamps if stamp is not None}
+    return len(known) >= min(2, len(stamps))
+
+
+def _filled(stamps: list[int | None], step: int) -> list[int]:
+    """The timestamps, missing ones evenly between their neighbours in the file and `step` apart at its ends."""
+    known = [(place, stamp) for place, stamp in enumerate(stamps) if stamp is not None]
+    if len(known) == len(stamps):
+        return [stamp for _, stamp in known]
+    count = len(stamps)
+    (first, earliest), (last, latest) = known[0], known[-1]
+    known = [(first - count, earliest - count * step), *known, (last + count, latest + count * step)]
+    places, values = zip(*known, strict=True)
+    return [round(value) for value in np.interp(range(count), places, values)]
