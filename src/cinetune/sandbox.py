@@ -16,8 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 MAX_HEADER_BYTES = 1 << 23
 START_TIMEOUT_S = 60.0
+# Of the processor, which an idle child's own watch over its parent may take.
+IDLE_SHARE = 0.002
 # A child handles untrusted files and servers, so it sees no secrets of its parent's environment.
 KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR")
 # Threads and their memory arenas would use up a limit on address space.
@@ -53,8 +57,8 @@ class Child:
         return self._process.returncode
 
     def is_ready(self) -> bool:
-        """Wait for the child's first message; one that takes too long to start is killed."""
-        with self.killed_after(START_TIMEOUT_S):
+        """Wait for the child's first message; one that does nothing for too long is killed."""
+        with self.killed_when_idle(START_TIMEOUT_S):
             return read_message(self.replies) is not None
 
     def send(self, header: Mapping[str, Any], body: bytes = b"") -> None:
@@ -78,6 +82,45 @@ class Child:
         finally:
             timer.cancel()
             timer.join()
+
+    @contextmanager
+    def killed_when_idle(self, idle_s: float) -> Iterator[threading.Event]:
+        """Kill the child if it takes next to no processor time for so long; the event is then set.
+
+        A child that is merely slow, on a busy machine or after a pause of this process too, lives on.
+        """
+        is_idle, is_over = threading.Event(), threading.Event()
+        tick_s = min(1.0, idle_s / 10)
+
+        def watch() -> None:
+            spent, idle_ticks = self._processor_s(), 0
+            # Counted, for a clock also goes on while this process is stopped.
+            while not is_over.wait(tick_s):
+                now = self._processor_s()
+                if now - spent >= IDLE_SHARE * idle_s:
+                    spent, idle_ticks = now, 0
+                    continue
+                idle_ticks += 1
+                if idle_ticks * tick_s >= idle_s:
+                    is_idle.set()
+                    self.kill()
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield is_idle
+        finally:
+            is_over.set()
+            watcher.join()
+
+    def _processor_s(self) -> float:
+        """What the child has used so far, 0 once it is gone."""
+        try:
+            used = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return used.user + used.system
 
     def kill(self) -> None:
         """Safe from any thread; whoever waits for a message gets None."""

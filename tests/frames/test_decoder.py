@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from builders.videos import LIMITS, SHOTS, UNIFORM, assert_still_works, numbers, reason, write
+from cinetune import sandbox
 from cinetune.errors import InputError
 from cinetune.frames.decoder import Decoder, read_many
 from cinetune.frames.limits import Limits, VideoError
@@ -79,18 +80,46 @@ def children() -> set[int]:
     return {int(pid) for line in lines for pid in line.split()}
 
 
-def test_a_child_that_hangs_is_killed_and_the_next_clip_is_read(good: Path) -> None:
+def test_a_pause_that_is_longer_than_the_limit_costs_nothing(good: Path) -> None:
     before = children()
-    with Decoder(Limits(1.0, 9.0, 900.0, 2048, 5000)) as decoder:
+    with Decoder(Limits(0.5, 9.0, 900.0, 2048, 5000)) as decoder:
         assert_still_works(decoder, good)
         (child,) = children() - before
         os.kill(child, signal.SIGSTOP)
-        began = time.monotonic()
-        status, text = reason(decoder, good)
-        assert status == "timeout" and "frames.timeout_s" in text
-        assert time.monotonic() - began < 3
+        waker = threading.Timer(1.5, os.kill, (child, signal.SIGCONT))
+        waker.start()
+        assert_still_works(decoder, good)
+        waker.join()
+        assert children() - before == {child}
+
+
+def test_a_child_that_stands_still_is_killed_and_the_next_clip_is_read(good: Path) -> None:
+    before = children()
+    with Decoder(Limits(0.2, 9.0, 900.0, 2048, 5000)) as decoder:
+        assert_still_works(decoder, good)
+        (child,) = children() - before
+        os.kill(child, signal.SIGSTOP)
+        with pytest.raises(VideoError, match="stood still") as caught:
+            decoder.read(good, UNIFORM)
+        assert caught.value.status == "stalled" and caught.value.is_passing
         assert_still_works(decoder, good)
     assert children() == before
+
+
+def test_a_child_that_computes_for_too_long_is_ended_and_the_limit_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (720, 1280, 3), dtype=np.uint8) for _ in range(4)] * 60
+    path = write(tmp_path / "long.mp4", images, preset="ultrafast", crf=40)
+    with Decoder(Limits(0.01, 9.0, 900.0, 2048, 5000)) as decoder:
+        status, text = reason(decoder, path)
+    assert status == "timeout" and "processor time" in text and "frames.timeout_s" in text
+
+
+def test_a_slow_start_is_no_lack_of_memory(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "START_TIMEOUT_S", 0.01)
+    with Decoder(LIMITS) as decoder, pytest.raises(VideoError, match="started in time") as caught:
+        decoder.read(good, UNIFORM)
+    assert caught.value.is_passing and "memory_mb" not in str(caught.value)
 
 
 def test_a_child_that_was_killed_is_replaced(good: Path) -> None:

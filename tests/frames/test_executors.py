@@ -20,10 +20,11 @@ from builders.refusals import sentence
 from cinetune import files
 from cinetune import params as params_module
 from cinetune.frames import executors, writer
+from cinetune.frames.decoder import Decoder
 from cinetune.frames.encoding import encode
 from cinetune.frames.executors import Work
-from cinetune.frames.limits import Limits
-from cinetune.frames.sampling import FrameSettings
+from cinetune.frames.limits import Limits, VideoError
+from cinetune.frames.sampling import ClipFrames, FrameSettings
 from cinetune.frames.store import FrameStore, plan
 from cinetune.stages import frames as frames_stage
 
@@ -200,6 +201,44 @@ def test_a_clip_that_was_replaced_by_a_broken_one_keeps_no_old_frames(
     shutil.copy(clips / "broken.mp4", copies / "c.mp4")
     assert decode(copies, ["b", "c"], tmp_path / "frames")["clips_failed"] == 1
     assert list(FrameStore.open(tmp_path / "frames").failures) == ["c"]
+
+
+def failing_at_first(monkeypatch: pytest.MonkeyPatch, clip_id: str, times: int) -> None:
+    """The machine kills the child that decodes a clip, so many times."""
+    read, left = Decoder.read, [times]
+
+    def killed(self: Decoder, source: Path, settings: FrameSettings, name: str) -> ClipFrames:
+        if name == clip_id and left[0]:
+            left[0] -= 1
+            raise VideoError("killed", f"video {name!r} was stopped by the system.")
+        return read(self, source, settings, name)
+
+    monkeypatch.setattr(Decoder, "read", killed)
+
+
+def test_what_the_machine_was_at_fault_for_is_tried_once_more_at_the_end(
+    clips: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_at_first(monkeypatch, "b", 1)
+    work = Work(tmp_path, clips, SETTINGS, LIMITS, workers=1)
+    results = list(executors.here(work, plan(CLIP_IDS, SHARD_CLIPS)))
+    assert len(results) == len(CLIP_IDS) and results.count(False) == 3 and results[-1]
+    join(tmp_path)
+    assert content(tmp_path) == expected
+
+
+def test_a_store_that_another_run_may_complete_is_no_finished_stage(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        failing_at_first(patched, "b", 2)
+        assert decode(clips, ["b", "broken", "c"], tmp_path)["clips_failed"] == 2
+    failures = FrameStore.open(tmp_path).passing_failures
+    assert list(failures) == ["b"]
+    text = sentence(lambda: frames_stage.refuse_passing(failures))
+    assert "1 clips failed" in text and "run it again" in text
+    assert decode(clips, ["b", "broken", "c"], tmp_path)["clips_failed"] == 1
+    frames_stage.refuse_passing(FrameStore.open(tmp_path).passing_failures)
 
 
 # ---- Ray

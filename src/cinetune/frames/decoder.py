@@ -1,6 +1,7 @@
-"""Decode untrusted videos in child processes with limits on memory, processor time and wall-clock time.
+"""Decode untrusted videos in child processes with limits on memory and processor time.
 
-The worst file costs one clip.
+The worst file costs one clip. Processor time decides, so that a pause or other work on the machine costs none; a child
+that stands still is ended much later.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from cinetune.errors import InputError
 from cinetune.frames.limits import Limits, Refusal, VideoError
 from cinetune.frames.sampling import ClipFrames, FrameSettings
 from cinetune.sandbox import SINGLE_THREADED, Child, read_message
+
+# Of Limits.timeout_s, in which a child has used next to no processor time.
+IDLE_TIMES = 10
 
 
 class Decoder:
@@ -68,18 +72,16 @@ class Decoder:
         shown = repr(name if len(name) <= 80 else name[:77] + "...")
         if isinstance(source, bytes) and not source:
             raise VideoError("not_a_video", f"video {shown} is empty.")
-        with self._lock:
-            result = self._ask(source, settings, part)
-        if isinstance(result, Refusal):
-            raise VideoError(result.status, f"video {shown} {result}.")
-        return result
+        try:
+            with self._lock:
+                return self._ask(source, settings, part)
+        except Refusal as refusal:
+            raise VideoError(refusal.status, f"video {shown} {refusal}.") from None
 
-    def _ask(
-        self, source: Path | bytes, settings: FrameSettings, part: tuple[float, float] | None
-    ) -> ClipFrames | Refusal:
+    def _ask(self, source: Path | bytes, settings: FrameSettings, part: tuple[float, float] | None) -> ClipFrames:
         child = self._running()
         result: ClipFrames | Refusal | None = None
-        with child.killed_after(self._limits.timeout_s) as late:
+        with child.killed_when_idle(IDLE_TIMES * self._limits.timeout_s) as idle:
             try:
                 _send_source(child, source, settings, part)
                 result = _receive_clip(child.replies, settings)
@@ -88,18 +90,24 @@ class Decoder:
             finally:
                 # Also after an interrupt: a reply half read would be taken for the next clip's.
                 has_left = isinstance(result, Refusal) and result.status == "out_of_memory"
-                if result is None or has_left or late.is_set():
+                if result is None or has_left or idle.is_set():
                     self._discard()
-        return result or self._explain_end(child.returncode, late.is_set())
+        result = result or self._explain_end(child.returncode, idle.is_set())
+        if isinstance(result, Refusal):
+            raise result
+        return result
 
-    def _explain_end(self, returncode: int, is_late: bool) -> Refusal:
-        if is_late or returncode == -signal.SIGXCPU:
-            limit = f"{self._limits.timeout_s:g} s"
+    def _explain_end(self, returncode: int, is_idle: bool) -> Refusal:
+        if is_idle:
+            waited_s = IDLE_TIMES * self._limits.timeout_s
+            return Refusal("stalled", f"stood still for {waited_s:g} s: see that its disk answers and run it again")
+        if returncode == -signal.SIGXCPU:
+            limit = f"{self._limits.timeout_s:g} s of processor time"
             return Refusal("timeout", f"took more than {limit} to decode: shorten it or raise frames.timeout_s")
         if self._is_closed:
             return Refusal("unreadable", "was not read: its decoder was closed")
         if returncode == -signal.SIGKILL:
-            return Refusal("out_of_memory", "was stopped by the system: free memory or lower frames.workers")
+            return Refusal("killed", "was stopped by the system: free memory or lower frames.workers")
         return Refusal("broken", f"ended the decoding process with status {returncode}: fetch it again")
 
     def _running(self) -> Child:
@@ -110,7 +118,11 @@ class Decoder:
         self._discard()
         self._child = child = Child("cinetune.frames.worker", asdict(self._limits), SINGLE_THREADED)
         if not child.is_ready():
+            child.wait(timeout_s=1)
             self._discard()
+            if child.returncode == -signal.SIGKILL:
+                reason = "was not decoded, for no process could be started in time: run it again on a less busy machine"
+                raise Refusal("stalled", reason)
             limit = self._limits.memory_mb
             raise InputError(f"the decoding process did not start with frames.memory_mb={limit}: raise it.")
         return child

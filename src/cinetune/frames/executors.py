@@ -19,7 +19,7 @@ from cinetune.files import cached_digests
 from cinetune.frames import writer
 from cinetune.frames.decoder import read_many
 from cinetune.frames.limits import Limits, VideoError
-from cinetune.frames.sampling import FrameSettings
+from cinetune.frames.sampling import ClipFrames, FrameSettings
 from cinetune.frames.store import plan
 from cinetune.frames.writer import PartWriter
 from cinetune.params import FramesParams
@@ -100,14 +100,29 @@ def clip_digests(clips: Path, clip_ids: Iterable[str], is_full: bool = False) ->
 
 
 def here(work: Work, shards: Sequence[list[str]]) -> Iterator[bool]:
-    """Decode the clips of the shards; for each, whether it gave frames. A shard is written after its last clip."""
+    """Decode the clips of the shards; for each, whether it gave frames. A shard is written after its last clip.
+
+    What the machine was at fault for is tried once more at the end.
+    """
     part = PartWriter(work.root, work.settings, max(map(len, shards), default=1))
     last_of_shard = {shard[-1] for shard in shards}
-    for clip_id, result in read_many(_paths(work, chain(*shards)), work.settings, work.limits, work.workers):
-        part.add(clip_id, result, work.digests.get(clip_id, ""))
+    again: list[str] = []
+    for clip_id, result in _read(work, chain(*shards)):
+        if isinstance(result, VideoError) and result.is_passing:
+            again.append(clip_id)
+        else:
+            part.add(clip_id, result, work.digests.get(clip_id, ""))
+            yield not isinstance(result, VideoError)
         if clip_id in last_of_shard:
             part.flush()
+    for clip_id, result in _read(work, again):
+        part.add(clip_id, result, work.digests.get(clip_id, ""))
         yield not isinstance(result, VideoError)
+    part.flush()
+
+
+def _read(work: Work, clip_ids: Iterable[str]) -> Iterator[tuple[str, ClipFrames | VideoError]]:
+    return read_many(_paths(work, clip_ids), work.settings, work.limits, work.workers)
 
 
 def _paths(work: Work, clip_ids: Iterable[str]) -> Iterator[tuple[str, Path | VideoError]]:

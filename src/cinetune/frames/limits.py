@@ -12,6 +12,8 @@ from cinetune.frames.sampling import ClipError
 if TYPE_CHECKING:
     from cinetune.params import FramesParams
 
+# What ended because of the machine, not of the video: another attempt may go well.
+PASSING = ("stalled", "killed", "io_error")
 # Above this rate a container is not a film but an attempt to be one.
 MAX_FRAMES_PER_SECOND = 120
 # Of which only a part is looked at.
@@ -20,7 +22,7 @@ MAX_FILM_S = 6 * 3600.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What one clip may cost at most."""
+    """What one clip may cost at most; `timeout_s` is processor time."""
 
     timeout_s: float
     max_megapixels: float
@@ -42,8 +44,13 @@ class Limits:
 class VideoError(ClipError):
     """A video that cannot be used.
 
-    `status` is one of missing, unreadable, not_a_video, broken, too_large, too_long, timeout, out_of_memory.
+    `status` is one of missing, unreadable, not_a_video, broken, too_large, too_long, timeout, out_of_memory or of
+    PASSING.
     """
+
+    @property
+    def is_passing(self) -> bool:
+        return self.status in PASSING
 
 
 class Refusal(Exception):

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 
 from cinetune.cinepile.questions import ClipQuestions
 from cinetune.errors import InputError
+from cinetune.frames.limits import PASSING
 from cinetune.frames.sampling import SCHEMA_VERSION, ClipFrames, FrameSettings, identity
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,11 @@ class FrameStore:
     def failures(self) -> dict[str, str]:
         """Why the other clips have none."""
         return {clip_id: entry.reason for clip_id, (_, entry) in self._entries.items() if not entry.is_ok}
+
+    @property
+    def passing_failures(self) -> dict[str, str]:
+        """Those of them for which the machine was at fault, not the clip."""
+        return {clip_id: entry.reason for clip_id, (_, entry) in self._entries.items() if entry.status in PASSING}
 
     def __contains__(self, clip_id: object) -> bool:
         return clip_id in self._entries and self._entries[clip_id][1].is_ok

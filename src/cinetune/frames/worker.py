@@ -6,6 +6,7 @@ addresses leads nowhere.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -19,6 +20,11 @@ from cinetune.frames.decoding import decode_clip
 from cinetune.frames.limits import Limits, Refusal
 from cinetune.frames.sampling import FrameSettings
 from cinetune.sandbox import read_message, write_message
+
+# Of a disk, a network or a machine that may do better the next time.
+PASSING_ERRORS = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
 
 
 def serve(limits: Limits, requests: IO[bytes], replies: IO[bytes]) -> None:
@@ -39,7 +45,8 @@ def serve(limits: Limits, requests: IO[bytes], replies: IO[bytes]) -> None:
         except FFmpegError as error:
             write_message(replies, {"status": "broken", "reason": f"cannot be decoded: {error.strerror}"})
         except OSError as error:
-            write_message(replies, {"status": "unreadable", "reason": f"cannot be read: {error.strerror}"})
+            of_disk = _of_disk(error, "cannot be read")
+            write_message(replies, {"status": of_disk.status, "reason": str(of_disk)})
         else:
             header = {"times": clip.times, "cuts": clip.cuts, "duration_s": clip.duration_s}
             write_message(replies, header, clip.frames.tobytes())
@@ -55,7 +62,7 @@ def _open_source(request: dict[str, Any], requests: IO[bytes]) -> BinaryIO:
     except FileNotFoundError:
         raise Refusal("missing", "does not exist") from None
     except OSError as error:
-        raise Refusal("unreadable", f"cannot be opened: {error.strerror}") from None
+        raise _of_disk(error, "cannot be opened") from None
     except ValueError:
         raise Refusal("unreadable", "cannot be opened: its name holds a NUL") from None
     status = os.fstat(descriptor)
@@ -65,6 +72,11 @@ def _open_source(request: dict[str, Any], requests: IO[bytes]) -> BinaryIO:
     if stat.S_ISREG(status.st_mode):
         raise Refusal("not_a_video", "is empty")
     raise Refusal("unreadable", "is not a regular file")
+
+
+def _of_disk(error: OSError, what: str) -> Refusal:
+    status = "io_error" if error.errno in PASSING_ERRORS else "unreadable"
+    return Refusal(status, f"{what}: {error.strerror}")
 
 
 def main(argv: list[str]) -> None:
