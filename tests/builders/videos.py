@@ -72,10 +72,11 @@ def write(
     stamps: list[int] | None = None,
     rate: int = 12,
     rotation: int = 0,
+    container_options: dict[str, str] | None = None,
     **options: Any,
 ) -> Path:
     """A video by any codec, with timestamps in 1/1000 s where `stamps` are given."""
-    with _same_scheduling(), av.open(str(path), "w", format=container) as output:
+    with _same_scheduling(), av.open(str(path), "w", format=container, options=container_options or {}) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pix_fmt

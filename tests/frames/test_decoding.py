@@ -460,6 +460,45 @@ def test_a_video_cut_off_anywhere_gives_an_error_or_the_right_frames(decoder: De
                     )
 
 
+FRAGMENTED = {
+    "no_promise": "frag_keyframe+empty_moov",
+    "segment_index": "dash+frag_keyframe+global_sidx",
+    "first_fragment_in_index": "frag_keyframe",
+}
+
+
+@pytest.mark.parametrize("flags", list(FRAGMENTED.values()), ids=list(FRAGMENTED))
+def test_a_fragmented_mp4_that_ends_early_is_cut_off(decoder: Decoder, good: Path, tmp_path: Path, flags: str) -> None:
+    path = tmp_path / "clip.mp4"
+    with av.open(str(good)) as source, av.open(str(path), "w", options={"movflags": flags}) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                output.mux(packet)
+    content = path.read_bytes()
+    assert numbers(decoder.read(content, UNIFORM).frames) == [6 + 12 * i for i in range(8)]
+    last = content.rindex(b"moof") - 4
+    for end in (last + 4, last + 60, last - 1, content.rindex(b"mdat") + 40):
+        assert reason(decoder, content[:end])[0] == "broken"
+    if "sidx" in flags:
+        status, text = reason(decoder, content[:last])
+        assert status == "broken" and "promises 8." in text
+
+
+def test_a_fragmented_mp4_whose_header_promises_more_is_cut_off(decoder: Decoder, good: Path, tmp_path: Path) -> None:
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    content = write(tmp_path / "clip.mp4", numbered(96), container_options=options).read_bytes()
+    place = content.index(b"mvhd") + 16
+    unit = int.from_bytes(content[place : place + 4], "big")
+    for seconds in (8, 160):
+        promising = content[: place + 4] + struct.pack(">I", seconds * unit) + content[place + 8 :]
+        if seconds == 8:
+            assert decoder.read(promising, UNIFORM).duration_s == pytest.approx(8.0)
+        else:
+            assert "promises 160.0 s and holds 8." in reason(decoder, promising)[1]
+
+
 def test_flipped_bits_never_take_the_decoder_down(decoder: Decoder, good: Path) -> None:
     rng = np.random.default_rng(3)
     content = np.frombuffer(good.read_bytes(), np.uint8)

@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from cinetune.frames.fragments import promised_end_s
 from cinetune.frames.limits import Limits, Refusal, check_part, check_size, of_film
 from cinetune.frames.sampling import ClipFrames, FrameSettings, choose_times, fit
 from cinetune.frames.timeline import Timeline, read_timeline
@@ -43,8 +44,9 @@ def decode_clip(
 
     Of a part, the limit on duration holds alone. Meant for the child: only there are memory and time bounded.
     """
+    fragments_end_s = promised_end_s(file)
     opened = open_video(file, limits)
-    timeline = read_timeline(*opened, limits if part is None else of_film(limits))
+    timeline = read_timeline(*opened, limits if part is None else of_film(limits), fragments_end_s)
     start, end = check_part(part, timeline.duration_s, limits) if part else (0.0, timeline.duration_s)
     if settings.policy == "shots":
         opened[0].close()

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 REMEDY = "run the frames stage"
 # The modules that the decoding process runs: a change there may change frames, so they are decoded again.
-DECODING_CODE = ("decoding", "h264", "limits", "sampling", "timeline", "worker")
+DECODING_CODE = ("decoding", "fragments", "h264", "limits", "sampling", "timeline", "worker")
 INDEX_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),

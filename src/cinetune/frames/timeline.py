@@ -78,10 +78,13 @@ class Timeline:
         return min(self.keyframes, key=lambda keyframe: abs(keyframe - wanted))
 
 
-def read_timeline(container: InputContainer, stream: VideoStream, limits: Limits) -> Timeline:
+def read_timeline(
+    container: InputContainer, stream: VideoStream, limits: Limits, fragments_end_s: float = 0.0
+) -> Timeline:
     """Read every packet's timestamp; the container is at its end afterwards.
 
-    Refuses what is too long, cut off, or promises more than it holds.
+    fragments_end_s: when a fragmented MP4 says that it ends. Refuses what is too long, cut off, or promises more than
+    it holds.
     """
     unit = stream.time_base or Fraction(1, 1000)
     is_avi, is_mp4 = container.format.name == "avi", "mp4" in container.format.name
@@ -117,12 +120,19 @@ def read_timeline(container: InputContainer, stream: VideoStream, limits: Limits
     # AVI stores no timestamps; those that FFmpeg makes up are wrong where frames are reordered.
     timeline = _arrange(packets, unit, rate, has_stamps=not is_avi)
     check_duration(timeline.duration_s, limits)
-    # MP4 may hide a part of what it promises on purpose, and was judged by its index.
     held_s = timeline.duration_s if is_avi else max(end_s, timeline.duration_s)
-    if not is_mp4 and promised_s - held_s > timeline.uncertain_end_s(rate):
+    if is_mp4:
+        # It may hide a part of its frames on purpose and was judged by its index, which knows nothing of fragments.
+        _check_end(fragments_end_s, held_s, max(timeline.uncertain_end_s(rate), min(1.0, 0.02 * fragments_end_s)))
+    else:
+        _check_end(promised_s, held_s, timeline.uncertain_end_s(rate))
+    return timeline
+
+
+def _check_end(promised_s: float, held_s: float, uncertain_s: float) -> None:
+    if promised_s - held_s > uncertain_s:
         reason = f"is cut off, it promises {promised_s:.1f} s and holds {held_s:.1f} s: fetch it again"
         raise Refusal("broken", reason)
-    return timeline
 
 
 def _is_intra(stream: VideoStream, packet: Packet[Any]) -> bool:
