@@ -214,6 +214,23 @@ def test_rotation_metadata_is_honoured(decoder: Decoder, tmp_path: Path, rotatio
 
 
 @pytest.mark.parametrize(
+    ("matrix", "axes"),
+    [((-1, 0, 0, 1), "mirrored"), ((1, 0, 0, -1), "upside down"), ((0, 1, 1, 0), "along the diagonal")],
+)
+def test_a_mirroring_display_matrix_is_honoured(
+    decoder: Decoder, tmp_path: Path, matrix: tuple[int, int, int, int], axes: str
+) -> None:
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    image[:32, :48] = 255
+    content = write(tmp_path / "clip.mp4", [image] * 6).read_bytes()
+    place = content.index(b"tkhd") + 44
+    a, b, c, d = (value << 16 for value in matrix)
+    content = content[:place] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + content[place + 36 :]
+    expected = {"mirrored": image[:, ::-1], "upside down": image[::-1]}.get(axes, image.transpose(1, 0, 2))
+    assert np.abs(decoder.read(content, UNIFORM).frames[0].astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize(
     ("codec", "pix_fmt"),
     [
         ("ffv1", "gray"),

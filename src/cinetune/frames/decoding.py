@@ -232,10 +232,18 @@ class _Playhead:
 
 
 def _upright(frame: VideoFrame) -> np.ndarray:
-    """uint8 RGB [height, width, 3], turned as the file says it is to be shown."""
+    """uint8 RGB [height, width, 3], turned and mirrored as the file says it is to be shown, in quarter turns."""
     # One thread, for starting several takes longer than the conversion itself.
     image = frame.reformat(format="rgb24", interpolation=REPEATABLE, threads=1).to_ndarray()
-    return np.rot90(image, k=round(frame.rotation / 90) % 4)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        across, down = a, d
+    else:
+        image, across, down = image.transpose(1, 0, 2), c, b
+    return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
 def open_video(file: BinaryIO, limits: Limits) -> tuple[InputContainer, VideoStream]:
