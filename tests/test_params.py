@@ -21,7 +21,8 @@ pytestmark = pytest.mark.experience
 
 # Numbers for which nothing is a sensible value.
 MAY_BE_ZERO = {
-    "download.max_clips", "download.retries", "download.pause_s", "download.backoff_s",
+    "download.max_clips", "download.retries", "download.pause_s", "download.backoff_s", "download.cooldown_s",
+    "download.max_cooldown_s",
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "train.seed", "evaluate.seed",
     "compare.seed", "train.open_questions_per_pack", "register.margin", "register.category_margin",
     "register.max_missing", "prompt.max_subtitle_tokens", "mini.seed",

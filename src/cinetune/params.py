@@ -85,12 +85,15 @@ class DownloadParams:
     retries: CountOrZero
     pause_s: AmountOrZero
     backoff_s: AmountOrZero
+    cooldown_s: AmountOrZero
+    max_cooldown_s: AmountOrZero
     stall_s: Amount
     timeout_s: Amount
     max_megabytes: Count
     max_duration_s: Amount
     stop_after: Count
     again: str
+    replace: Switch
     cookies: str
     pin: Switch
 

@@ -44,6 +44,24 @@ def dvc_hash(path: str | Path) -> str | None:
     return outputs[0].get("md5")
 
 
+def check_addable(folder: Path) -> None:
+    """Raises InputError where `dvc add` would refuse a folder for the place where it is."""
+    root, path = Path.cwd(), folder.absolute()
+    reason = ""
+    if not Path(".dvc").is_dir():
+        reason = "there is no .dvc folder here"
+    elif path == root or not path.resolve().is_relative_to(root.resolve()) or folder.is_symlink():
+        reason = "it is not below the project's root"
+    elif any(Path(f"{parent}.dvc").is_file() for parent in path.parents if root in parent.parents):
+        reason = "a folder above it is pinned"
+    elif _git("check-ignore", "--quiet", f"{path}.dvc") is not None:
+        reason = f"git ignores {path.name}.dvc"
+    elif _git("ls-files", "--", str(path)):
+        reason = "git tracks files in it"
+    if reason:
+        raise InputError(f"DVC cannot pin {str(folder)!r}, {reason}: name another folder, or leave pin out.")
+
+
 def dvc_add(folder: Path) -> None:
     """Put a folder under DVC's control, or its new content. Raises InputError where DVC cannot."""
     command = [sys.executable, "-m", "dvc", "add", str(folder)]

@@ -13,32 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from builders.questions import CHOICES, row
 from builders.refusals import sentence
 from cinetune.cinepile import questions
-from cinetune.data import intake, rows
+from cinetune.data import intake
+from cinetune.data.sources import hub, selection
 
 pytestmark = pytest.mark.data
-
-CHOICES = ["in a boat", "on a hill", "at sea", "None", "nan"]
-
-
-def row(number: int = 0, **changed: Any) -> dict[str, Any]:
-    return {
-        "movie_name": "Harbour / Men, 2",
-        "year": 1992,
-        "genre": ["Drama"],
-        "yt_clip_title": "Harbour Men (1992) - Fog Scene",
-        "yt_clip_link": "https://youtube.com/watch?v=-aB3_xyz-09",
-        "movie_scene": "Fog. <subtitle> Who is there?",
-        "subtitles": "<subtitle> Who is there?",
-        "question": f"Where does scene {number} begin?",
-        "choices": CHOICES,
-        "answer_key": "None",
-        "answer_key_position": 3,
-        "question_category": "Setting and\nTechnical Analysis",
-        "hard_split": "False",
-        "visual_reliance": "1",
-    } | changed
 
 
 def read(path: Path, tmp_path: Path) -> intake.Intake:
@@ -197,6 +178,68 @@ def test_a_list_of_links_gives_clips_without_questions(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def films_of(path: Path, tmp_path: Path) -> tuple[list[str], list[str]]:
+    """Films of the clips, and the rows that were rejected."""
+    taken = read(path, tmp_path)
+    return [clip.film for clip in taken.first(0)], [rejected["row"].split(" ")[-1] for rejected in taken.rejected]
+
+
+def test_most_rows_of_a_clip_decide_its_film(tmp_path: Path) -> None:
+    rows = [row(0, year=1993), *(row(number) for number in range(19)), row(19, movie_name="HARBOUR / Men,  2")]
+    films, rejected = films_of(write(tmp_path / "test.jsonl", rows), tmp_path)
+    assert films == ["Harbour / Men, 2 (1992)"] and rejected == ["0"]
+    [clip] = questions.load(_root(tmp_path), "test")
+    assert len(clip.questions) == 20 and clip.film == "Harbour / Men, 2 (1992)"
+    [reason] = [rejected["reason"] for rejected in read(tmp_path / "test.jsonl", tmp_path).rejected]
+    assert "1992" in reason and "1993" in reason and "20 rows" in reason
+
+
+def test_of_as_many_rows_the_first_decides(tmp_path: Path) -> None:
+    films, rejected = films_of(write(tmp_path / "test.json", [row(0), row(1, year=1993)]), tmp_path)
+    assert films == ["Harbour / Men, 2 (1992)"] and rejected == ["1"]
+
+
+def test_most_titles_of_a_clip_decide_its_film(tmp_path: Path) -> None:
+    titles = ["Fog (1992) - A Scene | X", "Fog (1982) - A Scene | X", "Fog (1982) - A Scene | X"]
+    rows = [{"url": "https://youtu.be/-aB3_xyz-09", "title": title} for title in titles]
+    pd.DataFrame(rows).to_csv(tmp_path / "links.csv", index=False)
+    assert films_of(tmp_path / "links.csv", tmp_path) == (["Fog (1982)"], ["0"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cinepile_test.csv", "validation.jsonl", "my-val.json", "dev.csv", "train_and_test.csv", "test_train.csv",
+        "latest.csv", "eval/part-0.csv", "test/part-0.csv",
+    ],
+)  # fmt: skip
+def test_a_name_that_may_mean_held_out_questions_is_refused_until_the_split_is_said(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    write(path, [row(0)])
+    text = sentence(lambda: read(path, tmp_path))
+    assert f"train={path}" in text and f"test={path}" in text
+    for split in ("train", "test"):
+        taken = intake.read(f"{split}={path}", "", None, tmp_path / "out")
+        assert taken.questions[split] and list((tmp_path / "out").glob("*.parquet")) == [
+            tmp_path / f"out/{split}.parquet"
+        ]
+        (tmp_path / f"out/{split}.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("test-00000-of-1.csv", "test"), ("TEST.csv", "test"), ("train.csv", "train"), ("questions.csv", "train")],
+)
+def test_a_split_is_what_a_name_begins_with(tmp_path: Path, name: str, split: str) -> None:
+    assert read(write(tmp_path / name, [row(0)]), tmp_path).questions[split]
+
+
+def test_a_split_that_is_neither_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", [row(0)])
+    assert "'val'" in sentence(lambda: intake.read(f"val={path}", "", None, tmp_path))
+
+
 def test_both_splits_are_drawn_on_in_turn_and_a_limit_holds_for_questions_too(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write(
@@ -206,24 +249,27 @@ def test_both_splits_are_drawn_on_in_turn_and_a_limit_holds_for_questions_too(tm
     (tmp_path / "out").mkdir()
     taken = intake.read(f"{tmp_path}/test.jsonl|{tmp_path}/train.jsonl", "", None, tmp_path / "out")
     assert [clip.clip_id for clip in taken.first(3)] == ["train0", "test0", "train1"]
-    intake.keep_only(tmp_path / "out" / "train.parquet", {"train0", "train1"})
+    (tmp_path / "kept").mkdir()
+    selection.place(taken, taken.first(3), tmp_path / "out", tmp_path / "kept", is_told=False)
+    (tmp_path / "out").rmdir()
+    (tmp_path / "kept").rename(tmp_path / "out")
     assert [clip.clip_id for clip in questions.load(_root(tmp_path), "train")] == ["train0", "train1"]
 
 
 def test_the_hub_is_asked_for_a_named_version_at_a_named_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub = tmp_path / "hub"
+    folder = tmp_path / "hub"
     for name in ("one", "two"):
-        (hub / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for split in ("train", "test"):
-            write(hub / name / f"{split}.parquet", [row(0, question=f"{name} {split}?", videoID="-aB3_xyz-09")])
+            write(folder / name / f"{split}.parquet", [row(0, question=f"{name} {split}?", videoID="-aB3_xyz-09")])
     card = "---\nconfigs:\n"
-    for config, folder in (("default", "one"), ("v2", "two")):
+    for config, place in (("default", "one"), ("v2", "two")):
         card += f"- config_name: {config}\n  data_files:\n"
-        card += "".join(f"  - split: {split}\n    path: {folder}/{split}.parquet\n" for split in ("train", "test"))
-    (hub / "README.md").write_text(f"{card}---\n")
-    monkeypatch.setattr(rows, "HUB", str(hub))
+        card += "".join(f"  - split: {split}\n    path: {place}/{split}.parquet\n" for split in ("train", "test"))
+    (folder / "README.md").write_text(f"{card}---\n")
+    monkeypatch.setattr(hub, "NAME", str(folder))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "out").mkdir()
     assert "download.revision" in sentence(lambda: intake.read("v1", "", None, tmp_path / "out"))
@@ -231,7 +277,7 @@ def test_the_hub_is_asked_for_a_named_version_at_a_named_commit(
         taken = intake.read(version, "0" * 40, None, tmp_path / "out")
         assert taken.rejected == [] and len(taken.first(0)) == 1
         assert pd.read_parquet(tmp_path / "out" / "test.parquet").question.tolist() == [f"{name} test?"]
-    monkeypatch.setattr(rows, "HUB", str(tmp_path / "gone"))
+    monkeypatch.setattr(hub, "NAME", str(tmp_path / "gone"))
     assert "log in" in sentence(lambda: intake.read("v1", "0" * 40, None, tmp_path / "out"))
 
 

@@ -33,6 +33,16 @@ pytestmark = pytest.mark.data
         "https://www.youtube.com/shorts/-aB3_xyz-09",
         "https://www.youtube-nocookie.com/embed/-aB3_xyz-09?start=5",
         "HTTPS://YouTube.com/watch?v=-aB3_xyz-09#t=1m",
+        "youtube.com/watch?v=-aB3_xyz-09",
+        "www.youtube.com/watch?v=-aB3_xyz-09&t=3",
+        "//www.youtube.com/embed/-aB3_xyz-09",
+        "youtu.be/-aB3_xyz-09",
+        "www.YouTube-nocookie.com/embed/-aB3_xyz-09",
+        "https://youtube-nocookie.com/embed/-aB3_xyz-09",
+        "https://gaming.youtube.com/watch?v=-aB3_xyz-09",
+        "https://www.youtube.com./watch?v=-aB3_xyz-09",
+        "https://www.youtube.com:443/watch/-aB3_xyz-09",
+        "https://www.youtubekids.com/watch?v=-aB3_xyz-09",
     ],
 )
 def test_one_video_has_one_id_under_all_its_links(link: str) -> None:
@@ -54,6 +64,16 @@ def test_one_video_has_one_id_under_all_its_links(link: str) -> None:
 )  # fmt: skip
 def test_what_is_no_link_to_one_video_is_refused_in_one_sentence(link: object) -> None:
     sentence(lambda: links.read_link(link))
+
+
+@pytest.mark.parametrize("link", ["youtube.com/channel/a", "gaming.youtube.com/", "https://nocookie.youtube.com/a.mp4"])
+def test_what_is_on_youtube_and_no_video_is_no_file(link: str) -> None:
+    assert "no video id" in sentence(lambda: links.read_link(link))
+
+
+@pytest.mark.parametrize("link", ["https://myyoutube.com/watch?v=-aB3_xyz-09", "https://youtube.com.example.org/a"])
+def test_a_host_that_only_looks_like_youtube_is_another(link: str) -> None:
+    assert links.read_link(link).kind == "http"
 
 
 def test_other_links_are_addresses_or_files_with_an_id_of_their_own() -> None:

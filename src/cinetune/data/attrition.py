@@ -9,7 +9,7 @@ from typing import Any
 from cinetune.cinepile.questions import film_key
 from cinetune.data.intake import ClipRequest, Intake
 from cinetune.data.manifest import ClipRecord
-from cinetune.data.rows import SPLITS
+from cinetune.data.sources.rows import SPLITS
 
 
 def report(intake: Intake, chosen: Iterable[ClipRequest], records: dict[str, ClipRecord]) -> dict[str, Any]:

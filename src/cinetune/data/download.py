@@ -14,35 +14,35 @@ import queue
 import random
 import shutil
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from cinetune.data.fetching import DISK_IS_FULL, PASSING, Fetcher, FetchLimits, FetchResult
+from cinetune import provenance
+from cinetune.data.fetching import DISK_IS_FULL, PASSING, Fetcher, FetchLimits, FetchResult, missing_parts
 from cinetune.data.intake import ClipRequest
 from cinetune.data.manifest import ClipRecord, Manifest
-from cinetune.data.video2dataset import StoredVideo
+from cinetune.data.pacing import REFUSALS, Pace
+from cinetune.data.sources.stored import StoredVideo
+from cinetune.data.verdicts import MISSING, Verdicts
 from cinetune.errors import InputError
-from cinetune.files import move_whole, only_one, write_json
+from cinetune.files import move_whole, only_one, text_digest, write_json
 from cinetune.frames.decoder import Decoder
 from cinetune.frames.limits import Limits, VideoError
 from cinetune.frames.sampling import FrameSettings
 from cinetune.params import DownloadParams
 
-# Permanent: reported by the server as such, or a property of the file.
-FINAL = {"ok", "unavailable", "private", "geo_blocked", "age_restricted", "too_large", "too_long", "broken"}
-FINAL |= {"not_a_video", "missing", "unreadable"}
-# After these in a row the network or the server is at fault, not a clip.
-OF_THE_SERVER = {"rate_limited", "forbidden", "network", "timeout"}
 MAX_WAIT_S = 300.0
-PARTIAL, LOCK = ".partial", ".lock"
+PARTIAL, UNREAD, LOCK = ".partial", ".questions", ".lock"
 # Its presence says that a folder is ours to fill.
 MARK = "download.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # One small frame: it shows that the index is whole, that all packets are there and that decoding begins.
 PROBE = FrameSettings("uniform", num_frames=1, size=16, cut_threshold=30.0, min_shot_frames=15)
+# How much shorter than announced a clip may be: announcements are rounded.
+MAX_SHORT_S, MAX_SHORT_SHARE = 1.0, 0.02
 
 
 def claim(params: DownloadParams) -> Path:
@@ -52,6 +52,10 @@ def claim(params: DownloadParams) -> Path:
     if params.cookies and not Path(params.cookies).is_file():
         raise InputError(f"download.cookies {params.cookies!r} is not a file: export one in Netscape's format.")
     folder, name = Path(params.data_dir), params.data_dir
+    if params.pin:
+        provenance.check_addable(folder)
+    if params.pin:
+        provenance.check_addable(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"download.data_dir {name!r} is not a folder: name another.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
@@ -65,6 +69,33 @@ def claim(params: DownloadParams) -> Path:
 def held(folder: Path) -> AbstractContextManager[None]:
     """One download at a time into a folder. Raises InputError where another one runs."""
     return only_one(folder / LOCK, f"another download fills {str(folder)!r}: wait for its end, or stop it.")
+
+
+def plan(needed: Sequence[ClipRequest], params: DownloadParams) -> list[str]:
+    """What asking for these clips takes, and what is missing for it; nothing where none is asked for."""
+    kinds = Counter(clip.link.kind for clip in needed)
+    num_asked = kinds["youtube"] + kinds["http"]
+    lines = []
+    if num_asked:
+        hours = num_asked * params.pause_s / 3600
+        lines.append(f"{num_asked} clips to ask for, one each {params.pause_s:g} s: about {hours:.1f} hours.")
+    missing = missing_parts() if kinds["youtube"] else []
+    if missing:
+        parts = " and ".join(missing)
+        lines.append(f"{parts} not installed, so YouTube refuses some clips: `pip install 'yt-dlp[default,deno]'`.")
+    return lines
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder for what may yet be refused, gone afterwards."""
+    new = folder / UNREAD
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager
@@ -81,7 +112,9 @@ def telling_full_disk(folder: Path) -> Iterator[None]:
 class Downloader:
     """Brings clips into <folder>/clips with several children at once. Use as a context manager."""
 
-    def __init__(self, folder: Path, params: DownloadParams, limits: Limits, stored: dict[str, StoredVideo]) -> None:
+    def __init__(
+        self, folder: Path, params: DownloadParams, limits: Limits, stored: Mapping[str, Sequence[StoredVideo]]
+    ) -> None:
         self._clips, self._partial = folder / "clips", folder / PARTIAL
         self._params, self._stored = params, stored
         self._decoder = Decoder(limits)
@@ -93,7 +126,11 @@ class Downloader:
             cookies=params.cookies,
         )
         self._stopped = threading.Event()
+        self._pace = Pace(params, self._stopped)
         self._resources = ExitStack()
+        self._idle: queue.SimpleQueue[Fetcher] = queue.SimpleQueue()
+        # By server one clip that came from there.
+        self._good: dict[str, ClipRequest] = {}
 
     def __enter__(self) -> Downloader:
         shutil.rmtree(self._partial, ignore_errors=True)
@@ -108,102 +145,136 @@ class Downloader:
         shutil.rmtree(self._partial, ignore_errors=True)
 
     def needed(self, clips: Sequence[ClipRequest], manifest: Manifest, again: set[str]) -> list[ClipRequest]:
-        """The clips that are neither there nor known to be out of reach."""
+        """The clips that are neither there nor known to be out of reach.
+
+        Films are mixed, always in the same way: then many failures in a row say something of the server or the client.
+        """
         present = {path.stem for path in self._clips.glob("*.mp4")}
         needed = []
         for clip in clips:
             known = manifest.records.get(clip.clip_id)
-            is_settled = known is not None and known.status in FINAL - again
-            is_lost = known is not None and known.status == "ok" and clip.clip_id not in present
-            if not is_settled or is_lost:
+            is_there = known is not None and known.status == "ok" and clip.clip_id in present
+            if is_there:
+                self._good[clip.link.server] = clip
+            is_settled = known is not None and (is_there if known.status == "ok" else known.settled)
+            if known is None or not is_settled or known.status in again:
                 needed.append(clip)
-        return needed
+        return sorted(needed, key=lambda clip: text_digest(clip.clip_id))
 
     def run(self, clips: Sequence[ClipRequest], manifest: Manifest) -> Iterator[ClipRecord]:
-        """Bring each clip, and record it before it is given out. Raises InputError when too many fail in a row."""
+        """Bring each clip, and record it before it is given out.
+
+        Raises InputError when too many in a row fail, or when the server refuses for too long.
+        """
         pool = self._resources.enter_context(ThreadPoolExecutor(self._params.workers))
         self._resources.callback(pool.shutdown, wait=False, cancel_futures=True)
-        idle: queue.SimpleQueue[Fetcher] = queue.SimpleQueue()
         for _ in range(self._params.workers):
-            idle.put(self._resources.enter_context(Fetcher(self._fetch_limits)))
+            self._idle.put(self._resources.enter_context(Fetcher(self._fetch_limits)))
 
-        def bring(clip: ClipRequest) -> ClipRecord:
-            fetcher = idle.get()
-            try:
-                return self._bring(clip, manifest.records.get(clip.clip_id), fetcher)
-            finally:
-                idle.put(fetcher)
+        def bring(clip: ClipRequest) -> tuple[ClipRequest, ClipRecord, bool]:
+            return clip, *self._bring(clip, manifest.records.get(clip.clip_id))
 
-        waiting: set[Future[ClipRecord]] = set()
-        failures_in_a_row = 0
+        waiting: set[Future[tuple[ClipRequest, ClipRecord, bool]]] = set()
+        verdicts = Verdicts(manifest, self._good, self._params.stop_after)
         rest = deque(clips)
         while rest or waiting:
             while rest and len(waiting) < 2 * self._params.workers:
                 waiting.add(pool.submit(bring, rest.popleft()))
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for record in (future.result() for future in done):
+            for clip, record, is_asked in (future.result() for future in done):
                 manifest.record(record)
-                failures_in_a_row = failures_in_a_row + 1 if record.status in OF_THE_SERVER else 0
+                if is_asked:
+                    verdicts.add(clip, record)
                 yield record
-            if failures_in_a_row >= self._params.stop_after:
-                raise InputError(
-                    f"{failures_in_a_row} clips in a row failed, the last with {record.status!r} "
-                    f"({record.reason[:-1]}): run it again later, it resumes from here."
-                )
+            self._pace.check()
+            verdicts.check(self._still_comes)
+        verdicts.conclude(self._still_comes)
 
-    def _bring(self, clip: ClipRequest, known: ClipRecord | None, fetcher: Fetcher) -> ClipRecord:
+    def _bring(self, clip: ClipRequest, known: ClipRecord | None) -> tuple[ClipRecord, bool]:
+        """What came of a clip, and whether its link was followed for it."""
         target = self._clips / f"{clip.clip_id}.mp4"
         before = known.attempts if known else 0
         if known is None and target.is_file():
             # Put there whole by a run that was stopped before it could say so.
             result, duration_s = self._probe(target, clip.clip_id)
             if result.status == "ok":
-                return _record(clip, result, 1, duration_s)
+                return _record(clip, result, 1, duration_s), False
         scratch = self._partial / f"{clip.clip_id}.{os.getpid()}"
         try:
-            result, attempts, duration_s = self._attempts(clip, scratch, fetcher)
+            result, duration_s = self._take_stored(clip, scratch)
+            attempts, is_asked = 1, result.status != "ok"
+            if is_asked:
+                result, attempts, duration_s = self._attempts(clip, scratch)
             if result.status == DISK_IS_FULL:
                 raise OSError(errno.ENOSPC, result.reason)
             if result.status == "ok":
                 move_whole(scratch, target)
         finally:
             scratch.unlink(missing_ok=True)
-        return _record(clip, result, before + attempts, duration_s)
+        return _record(clip, result, before + attempts, duration_s), is_asked
 
-    def _attempts(self, clip: ClipRequest, scratch: Path, fetcher: Fetcher) -> tuple[FetchResult, int, float | None]:
-        """The result of the last attempt, how many there were, and the clip's length where it is good."""
-        if clip.clip_id in self._stored:
-            self._stored[clip.clip_id].put(scratch)
-            result, duration_s = self._probe(scratch, clip.clip_id)
+    def _take_stored(self, clip: ClipRequest, scratch: Path) -> tuple[FetchResult, float | None]:
+        for video in self._stored.get(clip.clip_id, ()):
+            scratch.unlink(missing_ok=True)
+            video.put(scratch)
+            result, duration_s = self._probe(scratch, clip.clip_id, video.duration_s)
             if result.status == "ok":
-                return result, 1, duration_s
+                return result, duration_s
+        return FetchResult(MISSING), None
+
+    def _attempts(self, clip: ClipRequest, scratch: Path) -> tuple[FetchResult, int, float | None]:
+        """The result of the last attempt, how many there were, and the clip's length where it is good."""
         for attempt in range(1, self._params.retries + 2):
             scratch.unlink(missing_ok=True)
-            result, duration_s = self._attempt(clip, scratch, fetcher)
-            if result.status not in PASSING or clip.link.kind == "file" or attempt > self._params.retries:
+            result, duration_s = self._attempt(clip, scratch)
+            is_passing = result.status in PASSING and clip.root is None and not self._pace.is_exhausted
+            if not is_passing or attempt > self._params.retries:
                 break
-            pause_s = max(result.wait_s, self._params.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-            if self._stopped.wait(min(pause_s, MAX_WAIT_S)):
+            # After a refusal it is the pace that waits, for all.
+            if result.status not in REFUSALS:
+                pause_s = max(result.wait_s, self._params.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+                self._stopped.wait(min(pause_s, MAX_WAIT_S))
+            if self._stopped.is_set():
                 break
         return result, attempt, duration_s
 
-    def _attempt(self, clip: ClipRequest, scratch: Path, fetcher: Fetcher) -> tuple[FetchResult, float | None]:
+    def _attempt(self, clip: ClipRequest, scratch: Path) -> tuple[FetchResult, float | None]:
         if clip.root is not None:
             result = _take_file(clip.root, clip.link.url, scratch, self._params.max_megabytes)
+        elif self._pace.wait_turn():
+            fetcher = self._idle.get()
+            try:
+                result = fetcher.fetch(clip.link, scratch)
+                self._pace.answer(result)
+            finally:
+                self._idle.put(fetcher)
         else:
-            result = fetcher.fetch(clip.link, scratch)
-            self._stopped.wait(self._params.pause_s * random.uniform(0.5, 1.5))
-        return self._probe(scratch, clip.clip_id) if result.status == "ok" else (result, None)
+            result = FetchResult("network", "was not asked for: the download was stopped.")
+        return self._probe(scratch, clip.clip_id, result.duration_s) if result.status == "ok" else (result, None)
 
-    def _probe(self, path: Path, name: str) -> tuple[FetchResult, float | None]:
+    def _still_comes(self, clip: ClipRequest) -> bool:
+        scratch = self._partial / f"{clip.clip_id}.again"
         try:
-            return FetchResult("ok"), self._decoder.read(path, PROBE, name).duration_s
+            return self._attempt(clip, scratch)[0].status == "ok"
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def _probe(self, path: Path, name: str, announced_s: float | None = None) -> tuple[FetchResult, float | None]:
+        try:
+            duration_s = self._decoder.read(path, PROBE, name).duration_s
         except VideoError as error:
             return FetchResult(error.status, str(error)), None
+        missing_s = (announced_s or 0.0) - duration_s
+        if missing_s > max(MAX_SHORT_S, MAX_SHORT_SHARE * (announced_s or 0.0)):
+            reason = f"lasts {duration_s:.1f} s where its source announces {announced_s:.1f} s: fetch it again."
+            return FetchResult("broken", reason), None
+        return FetchResult("ok"), duration_s
 
 
 def _record(clip: ClipRequest, result: FetchResult, attempts: int, duration_s: float | None) -> ClipRecord:
-    return ClipRecord(clip.clip_id, clip.link.url, clip.film, result.status, result.reason, attempts, duration_s)
+    """A clip that came is settled; what else is, becomes clear later."""
+    is_ok = result.status == "ok"
+    return ClipRecord(clip.clip_id, clip.link.url, clip.film, result.status, result.reason, attempts, duration_s, is_ok)
 
 
 def _take_file(root: Path, name: str, target: Path, max_megabytes: int) -> FetchResult:
@@ -218,7 +289,7 @@ def _take_file(root: Path, name: str, target: Path, max_megabytes: int) -> Fetch
             return FetchResult("too_large", f"is above the limit of {max_megabytes} MB: raise download.max_megabytes.")
         StoredVideo(path).put(target)
     except (FileNotFoundError, NotADirectoryError):
-        return FetchResult("missing", "does not exist.")
+        return FetchResult(MISSING, "does not exist.")
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise

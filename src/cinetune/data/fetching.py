@@ -7,11 +7,14 @@ YouTube link is read as a plain file: no page is searched for videos, so nothing
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import re
+import shutil
 import signal
 import sys
+import sysconfig
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,21 +28,28 @@ MAX_REASON_CHARS = 200
 # The smaller side of the picture; larger only where nothing smaller is offered.
 HEIGHT = 360
 DISK_IS_FULL = "disk_full"
+# The program that asks is at fault, or what it asks with: never a property of the clip.
+CLIENT_ERROR = "client_error"
 # Errors that may be gone a moment later.
 PASSING = {"rate_limited", "forbidden", "network", "timeout", "broken", "not_a_video"}
 HTTP_STATUSES = {401: "forbidden", 403: "forbidden", 404: "unavailable", 410: "unavailable", 429: "rate_limited"}
 HTTP_STATUSES |= {451: "geo_blocked"}
+# What says that a video is gone where its address is a file, says that yt-dlp asks wrongly where it is a page.
+PAGE_STATUSES = HTTP_STATUSES | {404: CLIENT_ERROR, 410: CLIENT_ERROR}
+# What the site itself says of a video; what else goes wrong with reading its page is the client's error.
 PHRASES = (
     (r"http error 5\d\d", "network"),
     (r"no space left on device", DISK_IS_FULL),
     (r"file too large|larger than max-filesize", "too_large"),
     (r"not a bot|try again later|too many requests|rate.?limit", "rate_limited"),
+    (r"requested format|on this app|latest version", CLIENT_ERROR),
     (r"private video|video is private", "private"),
     (r"in your country|geo.?restrict|from your location", "geo_blocked"),
     (r"confirm your age|age.?restricted|inappropriate for some users", "age_restricted"),
     (r"members.only|join this channel|requires payment|premium", "private"),
     (r"live event|premieres in|is live", "unavailable"),
-    (r"unavailable|removed|terminated|not available|no longer available|does not exist|no video format", "unavailable"),
+    (r"video (?:is )?(?:unavailable|not available)|(?:been|was) (?:removed|deleted)|removed by", "unavailable"),
+    (r"no longer available|account .*(?:terminated|closed)|does not exist", "unavailable"),
 )
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -58,11 +68,15 @@ class FetchLimits:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """`ok`, or why not in one word and in one sentence; `wait_s` is the server's Retry-After (s)."""
+    """`ok`, or why not in one word and in one sentence.
+
+    wait_s: the server's Retry-After; duration_s: how long the clip is as its source announces it, where it does.
+    """
 
     status: str
     reason: str = ""
     wait_s: float = 0.0
+    duration_s: float | None = None
 
 
 # ---- inside the child
@@ -74,14 +88,21 @@ class _Refused(Exception):
         self.status = status
 
 
-class _Silence:
+class _Listener:
+    """Keeps the first warning, which often says why there is an error afterwards."""
+
+    warned = ""
+
     def debug(self, message: str) -> None:
         pass
 
-    info = warning = error = debug
+    info = error = debug
+
+    def warning(self, message: str) -> None:
+        self.warned = self.warned or message
 
 
-def _options(path: str, limits: FetchLimits, cookies: str) -> dict[str, Any]:
+def _options(path: str, limits: FetchLimits, cookies: str, listener: _Listener) -> dict[str, Any]:
     def refuse_length(info: dict[str, Any], *, incomplete: bool) -> None:
         if info.get("is_live") or info.get("live_status") == "is_upcoming":
             raise _Refused("unavailable", "is a live broadcast")
@@ -104,7 +125,7 @@ def _options(path: str, limits: FetchLimits, cookies: str) -> dict[str, Any]:
         "socket_timeout": limits.stall_s, "max_filesize": limits.max_megabytes * 10**6,
         "noplaylist": True, "playlist_items": "1", "allowed_extractors": ["youtube"], "geo_bypass": False,
         "cachedir": False, "match_filter": refuse_length, "cookiefile": io.StringIO(cookies) if cookies else None,
-        "logger": _Silence(), "quiet": True, "noprogress": True,
+        "logger": listener, "quiet": True, "noprogress": True,
     }  # fmt: skip
 
 
@@ -113,45 +134,56 @@ def _fetch(request: dict[str, Any], limits: FetchLimits, cookies: str) -> FetchR
     from yt_dlp.utils import YoutubeDLError
 
     path, address = request["path"], request["url"]
+    is_page = request["kind"] == "youtube"
+    listener = _Listener()
     try:
-        with yt_dlp.YoutubeDL(_options(path, limits, cookies)) as downloader:
-            if request["kind"] == "youtube":
-                downloader.extract_info(address)
+        with yt_dlp.YoutubeDL(_options(path, limits, cookies, listener)) as downloader:
+            if is_page:
+                info = downloader.extract_info(address)
             else:
                 plain = {"id": "clip", "title": "clip", "ext": "mp4", "url": address, "webpage_url": address}
-                downloader.process_ie_result(plain | {"extractor": "direct", "extractor_key": "Direct"})
+                info = downloader.process_ie_result(plain | {"extractor": "direct", "extractor_key": "Direct"})
     except _Refused as refused:
         return FetchResult(refused.status, f"{refused}.")
     except (YoutubeDLError, OSError, ValueError) as error:
-        return _explain(error)
+        return _explain(error, is_page, listener.warned)
     size = Path(path).stat().st_size if Path(path).exists() else 0
     # yt-dlp says it is done also where it has only decided not to begin.
     if size == 0:
         return FetchResult(
             "too_large", f"is above the limit of {limits.max_megabytes} MB: raise download.max_megabytes."
         )
-    return FetchResult("ok")
+    return FetchResult("ok", duration_s=(info or {}).get("duration"))
 
 
-def _explain(error: BaseException) -> FetchResult:
+def _explain(error: BaseException, is_page: bool = True, warned: str = "") -> FetchResult:
     """A status for what went wrong, from the innermost error that knows one."""
     from yt_dlp.networking.exceptions import HTTPError, TransportError
-    from yt_dlp.utils import ContentTooShortError, GeoRestrictedError
+    from yt_dlp.utils import ContentTooShortError, ExtractorError, GeoRestrictedError
 
-    text = re.sub(r"https?://\S+", "<address>", " ".join(str(error).split()))
-    reason = re.sub(r"^(ERROR: )?(\[[\w:]+\] )?([\w-]{11}: )?", "", text)[:MAX_REASON_CHARS].rstrip(".") + "."
-    status = next((status for phrase, status in PHRASES if re.search(phrase, text, re.I)), "network")
+    text = _without_addresses(str(error))
+    is_read = is_page and any(isinstance(cause, ExtractorError) for cause in _causes(error))
+    usual = CLIENT_ERROR if is_read else "network"
+    status = next((status for phrase, status in PHRASES if re.search(phrase, text, re.I)), usual)
+    reason = re.sub(r"^(ERROR: )?(\[[\w:]+\] )?([\w-]{11}: )?", "", text)
+    if status == CLIENT_ERROR and warned:
+        reason = f"{reason[: MAX_REASON_CHARS // 2].rstrip('.')}, after the warning: {_without_addresses(warned)}"
+    reason = reason[:MAX_REASON_CHARS].rstrip(".") + "."
     for cause in _causes(error):
         if isinstance(cause, GeoRestrictedError):
             return FetchResult("geo_blocked", reason)
         if isinstance(cause, HTTPError):
             asked = cause.response.headers.get("Retry-After") or ""
-            said = HTTP_STATUSES.get(cause.status, "network")
+            said = (PAGE_STATUSES if is_page else HTTP_STATUSES).get(cause.status, "network")
             return FetchResult(said, f"the server answered {cause.status}.", float(asked) if asked.isdecimal() else 0.0)
         is_network = isinstance(cause, TransportError | ContentTooShortError | OSError)
         if is_network and status not in (DISK_IS_FULL, "too_large"):
             return FetchResult("network", reason)
     return FetchResult(status, reason)
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r"https?://\S+", "<address>", " ".join(text.split()))
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -178,6 +210,13 @@ def main(argv: list[str]) -> None:
 
 
 # ---- the parent
+
+
+def missing_parts() -> list[str]:
+    """What yt-dlp needs to solve YouTube's challenges and is not installed."""
+    deno = Path(sysconfig.get_path("scripts")) / "deno"
+    missing = [] if importlib.util.find_spec("yt_dlp_ejs") else ["yt-dlp-ejs"]
+    return missing + ([] if deno.is_file() or shutil.which("deno") else ["deno"])
 
 
 class Fetcher:

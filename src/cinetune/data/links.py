@@ -14,9 +14,13 @@ from cinetune.cinepile.questions import film_key
 from cinetune.errors import InputError
 
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}", re.ASCII)
-YOUTUBE_HOSTS = {"youtube.com", "www.youtube.com", "m.youtube.com", "music.youtube.com", "www.youtube-nocookie.com"}
-SHORT_HOSTS = {"youtu.be", "www.youtu.be"}
-PATHS_WITH_ID = {"shorts", "embed", "live", "v"}
+# And every host below them: www, m, music, gaming.
+YOUTUBE_DOMAINS = ("youtube.com", "youtube-nocookie.com", "youtubekids.com", "youtube.googleapis.com")
+SHORT_DOMAIN = "youtu.be"
+WITHOUT_SCHEME = re.compile(
+    r"(?://)?(?:[\w-]+\.)*(?:" + "|".join(map(re.escape, (*YOUTUBE_DOMAINS, SHORT_DOMAIN))) + r")(?::\d+)?/", re.I
+)
+PATHS_WITH_ID = {"shorts", "embed", "live", "v", "e", "watch"}
 DERIVED_ID_DIGITS = 16
 # A bracket is forgotten now and then.
 YEAR = r"\((?P<year>(?:18|19|20)\d\d)(?:\)|(?=\s+[-–—]\s))"
@@ -52,22 +56,29 @@ class Link:
     url: str
     clip_id: str
 
+    @property
+    def server(self) -> str:
+        """Who is asked for it; empty for a file."""
+        return "" if self.kind == "file" else urlsplit(self.url).netloc
+
 
 def read_link(link: object) -> Link:
     """Raises InputError for what is no link to one video."""
     shown = repr(link if not isinstance(link, str) or len(link) <= 120 else link[:117] + "...")
     if not isinstance(link, str) or not link or link != link.strip() or re.search(r"[\x00-\x1f\x7f]", link):
         raise InputError(f"link {shown} is no link to a video: write https://youtube.com/watch?v=<11 characters>.")
+    address = f"https://{link.removeprefix('//')}" if WITHOUT_SCHEME.match(link) else link
     try:
-        parts = urlsplit(link)
-        host = (parts.hostname or "").lower()
+        parts = urlsplit(address)
+        host = (parts.hostname or "").lower().removesuffix(".")
     except ValueError:
         raise InputError(f"link {shown} cannot be read: write https://youtube.com/watch?v=<11 characters>.") from None
     if parts.scheme in ("http", "https"):
         if not host:
             raise InputError(f"link {shown} names no server: write it whole.")
-        if host in YOUTUBE_HOSTS | SHORT_HOSTS:
-            clip_id = _youtube_id(host, parts.path, parts.query, shown)
+        is_short = _is_below(host, SHORT_DOMAIN)
+        if is_short or any(_is_below(host, domain) for domain in YOUTUBE_DOMAINS):
+            clip_id = _youtube_id(is_short, parts.path, parts.query, shown)
             return Link("youtube", f"https://www.youtube.com/watch?v={clip_id}", clip_id)
         return Link("http", link, _derived_id(link))
     if parts.scheme == "file" and host in ("", "localhost"):
@@ -77,9 +88,13 @@ def read_link(link: object) -> Link:
     return Link("file", link, _derived_id(link))
 
 
-def _youtube_id(host: str, path: str, query: str, shown: str) -> str:
+def _is_below(host: str, domain: str) -> bool:
+    return host == domain or host.endswith(f".{domain}")
+
+
+def _youtube_id(is_short: bool, path: str, query: str, shown: str) -> str:
     steps = [step for step in path.split("/") if step]
-    if host in SHORT_HOSTS:
+    if is_short:
         found = steps if len(steps) == 1 else []
     elif len(steps) == 2 and steps[0] in PATHS_WITH_ID:
         found = steps[1:]

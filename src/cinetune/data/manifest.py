@@ -22,13 +22,17 @@ SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("attempts", pa.int64()),
         ("duration_s", pa.float64()),
+        ("settled", pa.bool_()),
     ]
 )
 
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """A row of clips.parquet; attempts count all runs, files that were there already count as one."""
+    """A row of clips.parquet; attempts count all runs, files that were there already count as one.
+
+    settled: whether the next run leaves it as it is.
+    """
 
     clip_id: str
     url: str
@@ -37,6 +41,7 @@ class ClipRecord:
     reason: str
     attempts: int
     duration_s: float | None
+    settled: bool = False
 
 
 class Manifest:
@@ -52,7 +57,10 @@ class Manifest:
                 raise InputError(
                     f"{str(self._path)!r} is damaged: remove it, and the clips are looked at again."
                 ) from None
-            self.records = {row["clip_id"]: ClipRecord(**row) for row in table.to_pylist()}
+            # An earlier version did not say what is settled: it is asked for once more.
+            self.records = {
+                row["clip_id"]: ClipRecord(**row | {"settled": bool(row["settled"])}) for row in table.to_pylist()
+            }
         self._journal = self._journal_path.open("a+b")
         self._replay()
 

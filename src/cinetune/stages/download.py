@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 def run(params: Params) -> None:
-    from cinetune.data import attrition, download, intake, video2dataset
+    from cinetune.data import attrition, download, intake, verdicts
     from cinetune.data.manifest import Manifest
+    from cinetune.data.sources import selection, stored
     from cinetune.frames.limits import Limits
 
     chosen = params.download
@@ -34,20 +35,24 @@ def run(params: Params) -> None:
         secrets = {"cookies": "given" if chosen.cookies else ""}
         tracked.log_params({"download": params.sections("download")["download"] | secrets})
         videos = Path(chosen.videos) if chosen.videos else None
-        stored = video2dataset.find(videos) if videos else {}
         with download.held(folder), download.telling_full_disk(folder):
-            taken = intake.read(chosen.questions, chosen.revision, videos, folder / "questions")
-            tracked.log_table({"rejected": taken.rejected}, "rejected.json")
-            for line in taken.complaints:
-                logger.warning("download: %s", line)
-            taken.check()
-            clips = taken.first(chosen.max_clips)
-            if chosen.max_clips:
-                taken.keep(clips, folder / "questions")
+            with download.scratch(folder) as new:
+                taken = intake.read(chosen.questions, chosen.revision, videos, new)
+                tracked.log_table({"rejected": taken.rejected}, "rejected.json")
+                for line in taken.complaints:
+                    logger.warning("download: %s", line)
+                taken.check()
+                clips = taken.first(chosen.max_clips)
+                selection.place(taken, clips, new, folder / "questions", chosen.replace)
+            found = stored.find(videos, {clip.clip_id for clip in clips})
+            if videos:
+                print(f"download: {found.told(videos, len(clips))}")
             manifest = Manifest(folder)
             try:
-                with download.Downloader(folder, chosen, Limits.of(params.frames), stored) as downloader:
+                with download.Downloader(folder, chosen, Limits.of(params.frames), found.by_clip) as downloader:
                     needed = downloader.needed(clips, manifest, set(chosen.again.split(",")))
+                    for line in download.plan(needed, chosen):
+                        logger.warning("download: %s", line)
                     num_failed = 0
                     with progress("download", len(needed)) as bar:
                         for record in downloader.run(needed, manifest):
@@ -68,6 +73,7 @@ def run(params: Params) -> None:
         overlap = lost["overlap"]["films"]
         if overlap:
             print(f"download: {len(overlap)} films are in training and test, {overlap[0]!r} is one of them.")
+        verdicts.check_outcome(clips, needed, manifest.records)
         if chosen.pin:
             provenance.dvc_add(folder)
             print(f"download: {folder}.dvc pins what is in {folder}; commit it.")
