@@ -87,6 +87,8 @@ def started(
     name = run_name(stage, *named, *unusual(params, stage, known))
     with lifecycle.start(stage, tags_of(params, is_pipeline) | dict(tags or {}), parent, name) as tracked:
         tracked.log_params(params.sections(*sections))
+        if is_pipeline:
+            provenance.check_complete(params.data.root)
         for split in splits:
             log_questions(tracked, params, split)
         yield tracked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from cinetune.files import files_of
 
 # DVC writes dvc.lock itself after each run of the pipeline: a change there is a result, not an edit.
 WRITTEN_BY_RUNS = ("dvc.lock",)
+DVC_CACHE = Path(".dvc/cache/files/md5")
 
 
 def git_state() -> dict[str, str]:
@@ -42,6 +44,42 @@ def dvc_hash(path: str | Path) -> str | None:
         return None
     outputs = (yaml.safe_load(tracked.read_text(encoding="utf-8")) or {}).get("outs") or [{}]
     return outputs[0].get("md5")
+
+
+def check_complete(path: str | Path) -> None:
+    """Raises InputError where files are gone that `<path>.dvc` names, as it is or as it was committed.
+
+    DVC would record what is left instead, each time that a stage which reads the folder is run.
+    """
+    tracked = Path(f"{path}.dvc")
+    if not tracked.is_file():
+        return
+    written = tracked.read_text(encoding="utf-8")
+    named = _files_named(written)
+    gone = sorted(name for name in named if not (Path(path) / name).exists())
+    if gone:
+        raise InputError(
+            f"{str(path)!r} lacks {len(gone)} of the {len(named)} files that {tracked} names, {gone[0]!r} is one: run "
+            f"`dvc pull {tracked}`, or `dvc add {path}` where they are meant to be gone."
+        )
+    committed = _git("show", f"HEAD:./{tracked.as_posix()}")
+    before = _files_named(committed or "")
+    lost = sorted(before.items() - named.items())
+    if lost and named.items() < before.items():
+        raise InputError(
+            f"{tracked} names {len(lost)} files fewer than as it was committed and nothing new, {lost[0][0]!r} is one: "
+            f"run `git checkout {tracked}` and `dvc pull {tracked}`, or commit it where they are meant to be gone."
+        )
+
+
+def _files_named(tracked: str) -> dict[str, str]:
+    """Files of a folder with their hashes, as the text of a .dvc file names them; none where DVC's cache lacks them."""
+    outputs = (yaml.safe_load(tracked) or {}).get("outs") or [{}]
+    digest = str(outputs[0].get("md5", ""))
+    listing = DVC_CACHE / digest[:2] / digest[2:]
+    if not digest.endswith(".dir") or not listing.is_file():
+        return {}
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
 
 
 def check_addable(folder: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cinetune import loop, pipeline
+from cinetune import loop, pipeline, provenance
 from cinetune.cli import parse
 from cinetune.errors import InputError
 from cinetune.files import folder_digest, read_json
@@ -63,6 +63,8 @@ def _check_inputs(params: Params) -> None:
             f"{str(missing[0])!r} does not exist: run `dvc pull data.dvc base-model.dvc`, or set data.root "
             f"and model.base in {PARAMS} to what you have."
         )
+    for path in (params.data.root, params.model.base):
+        provenance.check_complete(path)
 
 
 def _register(params: Params, tracked: runs.Run, variables: Mapping[str, str]) -> list[str]:
