@@ -21,7 +21,7 @@ def test_conda_and_pyproject_pin_the_same() -> None:
     pins = next(item["pip"] for item in dependencies if isinstance(item, dict))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert sorted(pins) == sorted(project["dependencies"])
-    assert all(re.fullmatch(r"[\w-]+==[\w.]+", pin) for pin in pins)
+    assert all(re.fullmatch(r"[\w-]+(\[[\w,]+\])?==[\w.]+", pin) for pin in pins)
     assert "python=3.11.7" in dependencies
 
 
