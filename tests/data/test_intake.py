@@ -17,7 +17,7 @@ from builders.questions import CHOICES, row
 from builders.refusals import sentence
 from cinetune.cinepile import questions
 from cinetune.data import intake
-from cinetune.data.sources import hub, selection
+from cinetune.data.sources import selection
 
 pytestmark = pytest.mark.data
 
@@ -254,31 +254,6 @@ def test_both_splits_are_drawn_on_in_turn_and_a_limit_holds_for_questions_too(tm
     (tmp_path / "out").rmdir()
     (tmp_path / "kept").rename(tmp_path / "out")
     assert [clip.clip_id for clip in questions.load(_root(tmp_path), "train")] == ["train0", "train1"]
-
-
-def test_the_hub_is_asked_for_a_named_version_at_a_named_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "hub"
-    for name in ("one", "two"):
-        (folder / name).mkdir(parents=True)
-        for split in ("train", "test"):
-            write(folder / name / f"{split}.parquet", [row(0, question=f"{name} {split}?", videoID="-aB3_xyz-09")])
-    card = "---\nconfigs:\n"
-    for config, place in (("default", "one"), ("v2", "two")):
-        card += f"- config_name: {config}\n  data_files:\n"
-        card += "".join(f"  - split: {split}\n    path: {place}/{split}.parquet\n" for split in ("train", "test"))
-    (folder / "README.md").write_text(f"{card}---\n")
-    monkeypatch.setattr(hub, "NAME", str(folder))
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "out").mkdir()
-    assert "download.revision" in sentence(lambda: intake.read("v1", "", None, tmp_path / "out"))
-    for version, name in (("v1", "one"), ("v2", "two")):
-        taken = intake.read(version, "0" * 40, None, tmp_path / "out")
-        assert taken.rejected == [] and len(taken.first(0)) == 1
-        assert pd.read_parquet(tmp_path / "out" / "test.parquet").question.tolist() == [f"{name} test?"]
-    monkeypatch.setattr(hub, "NAME", str(tmp_path / "gone"))
-    assert "log in" in sentence(lambda: intake.read("v1", "0" * 40, None, tmp_path / "out"))
 
 
 def test_clips_without_questions_have_their_film_by_all_titles_together(tmp_path: Path) -> None:
