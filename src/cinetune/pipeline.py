@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from cinetune import data_card, provenance
 from cinetune import params as params_module
-from cinetune import provenance
 from cinetune.errors import InputError
 from cinetune.files import file_md5
 from cinetune.params import PARAMS, Params
@@ -139,6 +139,9 @@ def tags_of(params: Params, is_pipeline: bool = False) -> dict[str, str]:
         digest = provenance.dvc_hash(path)
         if digest:
             tags[name] = digest
+    about = data_card.read(params.data.root)
+    if about is not None:
+        tags |= {"data.source": about.source, "data.licence": about.licence}
     # DVC names the stage that it runs; `main` looks for it when it says who made what.
     return tags | ({"dvc.stage": os.environ["DVC_STAGE"]} if is_pipeline and "DVC_STAGE" in os.environ else {})
 
@@ -172,9 +175,13 @@ def origin_tags(params: Params, adapter: Adapter, evaluation: Evaluation, experi
 
 
 def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
-    """The questions as an input of the run; their name and digest, DVC's hash of all the data where DVC has it."""
+    """The questions as an input of the run; their name and digest, DVC's hash of all the data where DVC has it.
+
+    Raises InputError where the data's card contradicts `data.name`.
+    """
     from cinetune.cinepile import questions
 
+    data_card.check(params.data.name, params.data.root)
     path = questions.file_of(params.data.root, split)
     digest = provenance.dvc_hash(params.data.root) or file_md5(path)
     name = f"{params.data.name} {split}"

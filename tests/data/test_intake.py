@@ -18,6 +18,7 @@ from builders.refusals import sentence
 from cinetune.cinepile import questions
 from cinetune.data import intake
 from cinetune.data.sources import selection
+from cinetune.data_card import DataCard
 
 pytestmark = pytest.mark.data
 
@@ -249,11 +250,9 @@ def test_both_splits_are_drawn_on_in_turn_and_a_limit_holds_for_questions_too(tm
     (tmp_path / "out").mkdir()
     taken = intake.read(f"{tmp_path}/test.jsonl|{tmp_path}/train.jsonl", "", None, tmp_path / "out")
     assert [clip.clip_id for clip in taken.first(3)] == ["train0", "test0", "train1"]
-    (tmp_path / "kept").mkdir()
-    selection.place(taken, taken.first(3), tmp_path / "out", tmp_path / "kept", is_told=False)
-    (tmp_path / "out").rmdir()
-    (tmp_path / "kept").rename(tmp_path / "out")
-    assert [clip.clip_id for clip in questions.load(_root(tmp_path), "train")] == ["train0", "train1"]
+    (tmp_path / "kept" / "questions").mkdir(parents=True)
+    selection.place(taken, taken.first(3), tmp_path / "out", tmp_path / "kept", DataCard(), is_told=False)
+    assert [clip.clip_id for clip in questions.load(tmp_path / "kept", "train")] == ["train0", "train1"]
 
 
 def test_clips_without_questions_have_their_film_by_all_titles_together(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from cinetune.data_card import MINI, UNKNOWN_LICENCE
 from cinetune.errors import InputError
 
 # CinePile's data card; its clips belong to their owners besides.
 CINEPILE = "CC-BY-NC-SA-4.0"
 # Drawn and written by this project's own code.
-MINI, OWN = "CinePile-mini", "Apache-2.0"
+OWN = "Apache-2.0"
 
 
 def of_data(name: str, accepted: str) -> str:
@@ -18,7 +19,7 @@ def of_data(name: str, accepted: str) -> str:
     if name == MINI:
         return OWN
     if not name.lower().startswith("cinepile"):
-        return accepted or "unknown"
+        return accepted or UNKNOWN_LICENCE
     if accepted != CINEPILE:
         raise InputError(
             f"an adapter trained on {name!r} follows CinePile's licence and may be used non-commercially alone: "

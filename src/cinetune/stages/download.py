@@ -1,7 +1,8 @@
 """Bring the clips of a question list here, politely; what is there already is not fetched again.
 
 Takes questions (v1 or v2 from the hub, or Parquet, CSV and JSON files separated by |); makes
-<data_dir>/questions/{train,test}.parquet, <data_dir>/clips/<clip_id>.mp4 and <data_dir>/clips.parquet.
+<data_dir>/questions/{train,test}.parquet, <data_dir>/card.json, <data_dir>/clips/<clip_id>.mp4 and
+<data_dir>/clips.parquet.
 Run it with `mlflow run . -e download -P questions=<file>`, as often as clips are missing; with -P pin=true the
 folder goes under DVC's control at the end. Set data.root to the folder to work on it.
 """
@@ -43,7 +44,7 @@ def run(params: Params) -> None:
                     logger.warning("download: %s", line)
                 taken.check()
                 clips = taken.first(chosen.max_clips)
-                selection.place(taken, clips, new, folder / "questions", chosen.replace)
+                selection.place(taken, clips, new, folder, selection.card_of(chosen), chosen.replace)
             found = stored.find(videos, {clip.clip_id for clip in clips})
             if videos:
                 print(f"download: {found.told(videos, len(clips))}")
@@ -64,8 +65,8 @@ def run(params: Params) -> None:
                 tracked.log_table(lost, "attrition.json")
             manifest.save()
         statuses = Counter(manifest.records[clip.clip_id].status for clip in clips)
-        tracked.log_metrics({f"clips/{status}": count for status, count in statuses.items()})
-        tracked.log_metrics({"clips_new": len(needed), "rows_rejected": len(taken.rejected)})
+        numbers = {"clips_new": len(needed), "rows_rejected": len(taken.rejected)}
+        tracked.log_metrics({f"clips/{status}": count for status, count in statuses.items()} | numbers)
         counts = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
         said = f"{len(clips)} clips in {folder}: {counts}; {len(needed)} of them now."
         tracked.describe(said)

@@ -12,6 +12,7 @@ from builders.questions import row
 from builders.refusals import sentence
 from cinetune.data import download, intake
 from cinetune.data.sources import selection
+from cinetune.data_card import DataCard
 
 pytestmark = pytest.mark.data
 
@@ -28,7 +29,8 @@ def take(sources: str, folder: Path, max_clips: int = 0, is_told: bool = False) 
     with download.scratch(folder) as new:
         taken = intake.read(sources, "", None, new)
         taken.check()
-        selection.place(taken, taken.first(max_clips), new, folder / "questions", is_told)
+        about = DataCard()
+        selection.place(taken, taken.first(max_clips), new, folder, about, is_told)
 
 
 def clips_of(folder: Path, split: str = "train") -> list[str]:
@@ -78,7 +80,7 @@ def test_a_file_that_cannot_be_used_and_a_list_of_links_leave_the_questions_alon
         sentence(lambda: take(str(path), folder))
     assert [path.name for path in (folder / "questions").iterdir()] == ["train.parquet"]
     assert (folder / "questions" / "train.parquet").read_bytes() == before
-    assert [path.name for path in folder.iterdir()] == ["questions"]
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "questions"]
 
 
 def test_rows_of_which_none_can_be_used_leave_the_questions_alone(tmp_path: Path) -> None:

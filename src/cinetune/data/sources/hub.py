@@ -114,7 +114,7 @@ def remedy_of(error: BaseException, revision: str) -> str:
         ),
         (
             status == 401,
-            "the hub does not accept the token, make a new one and run `hf auth login`, or correct HF_TOKEN",
+            "the hub does not accept the token, make a new one and run `hf auth login` or set HF_TOKEN",
         ),
         (status == 403, "the token may not read it, give it read access to gated repositories"),
         (status == 429 or status >= 500, f"the hub is busy (it answered {status}), run it again in some minutes"),
