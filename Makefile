@@ -48,16 +48,22 @@ serve: setup  ## the registered model on a port; the README has a request to sen
 	python -m cinetune serve $(MODEL) --port $(PORT)
 
 ui: setup  ## experiments, models and artifacts in the browser
-	@echo "The runs: http://127.0.0.1:$(UI_PORT)/#/experiments/0/runs?workflowType=machine_learning&viewStateShareKey=overview"
-	mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port $(UI_PORT)
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http*) echo "The runs are on the tracking server, which shows them itself: $$MLFLOW_TRACKING_URI" ;; \
+	*) echo "The runs: http://127.0.0.1:$(UI_PORT)/#/experiments/0/runs?workflowType=machine_learning&viewStateShareKey=overview"; \
+	  exec mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port $(UI_PORT) ;; \
+	esac
 
 bench: setup pull  ## every benchmark; their tables go into docs/performance.md
 	python benchmarks/collect.py
 
+# With its store: several `mlflow run` at once on a missing one would all create it.
 setup:
 	@test ! -e $(READY) || broken=$$(.venv/bin/python -m pip check 2>&1) || { rm -f $(READY); echo \
 		"the environment in .venv is broken and is made anew: $$broken"; }
 	@$(MAKE) --no-print-directory $(READY)
+	@test -n "$$MLFLOW_TRACKING_URI" || test -e mlflow.db || \
+		.venv/bin/python -c 'from cinetune.tracking.store import open_store; open_store()'
 
 # Half of an environment is made anew: its own python may stand first on PATH, so it goes before another is asked for.
 $(READY): pyproject.toml requirements.lock
@@ -78,7 +84,7 @@ lock:  ## write requirements.lock again, after a change of pyproject.toml; needs
 	mv requirements.lock.new requirements.lock
 
 pull: setup
-	dvc pull --quiet data.dvc base-model.dvc
+	dvc pull --quiet --remote embedded data.dvc base-model.dvc
 
 pictures: setup  ## the pages of this project's own runs as docs/ui-*.png; after `make demo`, with Chromium
 	CINETUNE_PICTURED=. python -m pytest tests/tracking/test_ui.py

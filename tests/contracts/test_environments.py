@@ -170,6 +170,7 @@ case "$*" in
   "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
   *"pip check"*) test ! -e broken || { echo mlflow is not installed; exit 1; } ;;
   *"pip install"*) test ! -e offline; exit ;;
+  *open_store*) touch mlflow.db ;;
   *) exec %s "$@" ;;
 esac
 """
@@ -192,8 +193,9 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *words], cwd=clone, env=environment(), capture_output=True, text=True, timeout=60)
+def make(clone: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    known = environment() | variables
+    return subprocess.run(["make", *words], cwd=clone, env=known, capture_output=True, text=True, timeout=60)
 
 
 def test_an_old_python_is_refused_with_the_remedy(clone: Path) -> None:
@@ -235,6 +237,22 @@ def test_packages_that_cannot_be_fetched_are_one_sentence_and_nothing_counts_as_
     done = make(clone, "setup", "PYTHON=./python")
     assert done.returncode != 0 and not (clone / ".venv/.ready").exists()
     assert "error: packages could not be installed: check the network, the disk, HTTPS_PROXY" in done.stderr
+
+
+def test_setup_makes_the_store_once_and_none_beside_a_tracking_server(clone: Path) -> None:
+    """Several `mlflow run` at once on a missing one would all migrate it."""
+    write_program(clone / "python", FAKE)
+    assert make(clone, "setup", "PYTHON=./python", MLFLOW_TRACKING_URI=NOWHERE).returncode == 0
+    assert not (clone / "mlflow.db").exists()
+    for _ in range(2):
+        assert make(clone, "setup", "PYTHON=./python").returncode == 0
+    assert (clone / "calls").read_text(encoding="utf-8").count("open_store()") == 1
+
+
+def test_the_ui_beside_a_tracking_server_is_that_servers(clone: Path) -> None:
+    write_program(clone / "python", FAKE)
+    done = make(clone, "ui", "PYTHON=./python", MLFLOW_TRACKING_URI=NOWHERE)
+    assert done.returncode == 0 and done.stdout.strip().endswith(f"which shows them itself: {NOWHERE}")
 
 
 def test_clean_removes_what_can_be_made_again_and_nothing_else(clone: Path) -> None:
