@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 import tomllib
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from builders.projects import ROOT
+from builders.shell import PLACE, blocks, commands
 from cinetune import cli
 from cinetune.cli import parse
 
@@ -32,41 +32,8 @@ FOREIGN = {
     "apt-get", "sudo", "export", "source", "git", "hf", "curl", "cp", "cd", "complete", "docker", "ask", "ask()",
     "echo", "done", "for", "}", "pre-commit",
 }  # fmt: skip
-PLACE = "placeholder"
 
-
-def blocks(path: Path) -> list[tuple[str, str]]:
-    """What each block of shell commands needs, and the commands."""
-    found = re.findall(r"(?:<!-- needs: ([^\n]*?) -->\n)?```bash\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
-    return [(needs, code) for needs, code in found]
-
-
-def commands(code: str) -> list[list[str]]:
-    """Each command of a block as words; pipes and loops apart, `<what the reader fills in>` as one word."""
-    plain = re.sub(r"(^|\s)#[^\n]*", r"\1", re.sub(r"\\\n\s*", " ", code))
-    lexer = shlex.shlex(
-        re.sub(r"<[a-z][^<>\n]*>", PLACE, plain).replace("\n", " ; "), posix=True, punctuation_chars=";|&"
-    )
-    lexer.whitespace_split = True
-    found: list[list[str]] = [[]]
-    for word in lexer:
-        if set(word) <= set(";|&"):
-            found.append([])
-        elif found[-1] or not is_before_a_command(word):
-            found[-1].append(word)
-    return [words for words in found if words]
-
-
-def is_before_a_command(word: str) -> bool:
-    return word == "do" or re.fullmatch(r"[A-Z_]+=\S*", word) is not None
-
-
-ALL = [
-    pytest.param(words, id=f"{path.name}: {' '.join(words)[:60]}")
-    for path in DOCUMENTS
-    for _, code in blocks(path)
-    for words in commands(code)
-]
+ALL = [pytest.param(words, id=f"{path.name}: {' '.join(words)[:60]}") for path in DOCUMENTS for words in commands(path)]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
