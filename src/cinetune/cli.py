@@ -25,6 +25,8 @@ from cinetune.params import PARAMS, SECTIONS, Params, wanted
 
 # Commands that are no entry points of MLproject: they read or write what no run of MLflow's would tell of.
 COMMANDS_ALONE = ("serve", "reproduce", "mini")
+# The file that the loop hands to DVC's stages in the place of params.yaml.
+LOOP_PARAMS = "CINETUNE_LOOP_PARAMS"
 # Children that a command starts inherit it.
 LOG_LEVEL = "CINETUNE_LOG_LEVEL"
 # What libraries tell on every command and nobody can act on: how it begins, by logger.
@@ -73,7 +75,7 @@ def parse(
     parser = Parser(stage, documentation)
     parser.flag("params", f"a YAML file that holds only what differs from {PARAMS}")
     if has_pipeline:
-        told = f"as dvc.yaml calls it: {PARAMS} alone, DVC's outputs"
+        told = f"as dvc.yaml calls it: the values of {PARAMS} or of the loop alone, DVC's outputs"
         parser.add_argument("--pipeline", action="store_true", default=None, help=told)
     given = parser.read(argv)
     is_pipeline = given.pop("pipeline", False)
@@ -83,7 +85,8 @@ def parse(
             f"{stage}: --pipeline takes its values from {PARAMS} alone: leave out --{refused[0]}, or "
             "leave out --pipeline to run by hand."
         )
-    params = params_module.load_over(given.pop("params", PARAMS))
+    default = os.environ.get(LOOP_PARAMS, PARAMS) if is_pipeline else PARAMS
+    params = params_module.load_over(given.pop("params", default))
     return Arguments(params.override(stage, given) if given else params, is_pipeline)
 
 

@@ -1,10 +1,9 @@
-"""The loop around `dvc repro`: one at a time, with params.yaml in place, ended as one group."""
+"""The loop around DVC's pipeline: one at a time, with params of its own, its inputs pulled, ended as one group."""
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,21 +14,20 @@ from pathlib import Path
 
 import yaml
 
-from cinetune import params as params_module
 from cinetune.errors import InputError
-from cinetune.files import only_one
-from cinetune.params import PARAMS, Params
-from cinetune.pipeline import ORIGINAL
+from cinetune.files import only_one, write_whole
+from cinetune.params import Params
 
 logger = logging.getLogger(__name__)
 
-DVC_SCRATCH = ORIGINAL.parent
+DVC_SCRATCH = Path(".dvc/tmp")
+EMBEDDED = "embedded"
 PATIENCE_S = {signal.SIGINT: 10.0, signal.SIGTERM: 20.0, signal.SIGKILL: 10.0}
 
 
 @contextmanager
 def only_loop() -> Iterator[None]:
-    """One loop at a time in a folder: two would take each other's params.yaml away."""
+    """One loop at a time in a folder: two would take each other's outputs away."""
     if not Path(".dvc").is_dir():
         raise InputError("there is no .dvc folder here: run from the root of the project's git repository.")
     DVC_SCRATCH.mkdir(exist_ok=True)
@@ -38,39 +36,54 @@ def only_loop() -> Iterator[None]:
         yield
 
 
-def restore_params() -> None:
-    """Put back the params.yaml that a killed loop has left aside."""
-    if ORIGINAL.is_file():
-        ORIGINAL.replace(PARAMS)
-        logger.warning("main: a stopped loop had left its own %s; yours is back.", PARAMS)
-
-
 @contextmanager
-def params_in_place(params: Params) -> Iterator[None]:
-    """params.yaml with these values for as long as DVC looks at it."""
-    target = Path(PARAMS)
-    if params_module.load(target) == params:
-        yield
-        return
-    unfinished = ORIGINAL.with_suffix(".unfinished")
-    shutil.copy2(target, unfinished)
-    unfinished.replace(ORIGINAL)
-    written = yaml.safe_dump(params.to_dict(), sort_keys=False)
+def written_params(params: Params) -> Iterator[Path]:
+    """A whole params file with these values, for DVC and its stages, as long as the block takes."""
+    path = (DVC_SCRATCH / "cinetune-params.yaml").absolute()
+    write_whole(path, yaml.safe_dump(params.to_dict(), sort_keys=False).encode())
     try:
-        _write_whole(target, written)
-        yield
+        yield path
     finally:
-        if target.read_text(encoding="utf-8") != written:
-            edited = target.with_suffix(".yaml.edited")
-            target.replace(edited)
-            logger.warning("main: %s was edited while the loop ran; the edited file is %s.", target, edited)
-        ORIGINAL.replace(target)
+        path.unlink(missing_ok=True)
 
 
-def _write_whole(path: Path, text: str) -> None:
-    scratch = DVC_SCRATCH / f"{path.name}.new"
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+def pull_missing(folder: str, needed: Sequence[str]) -> None:
+    """Have DVC fetch a folder that lacks one of these files, where it is under DVC's control: embedded remote first.
+
+    Raises InputError for what is missing then.
+    """
+    missing = _missing(folder, needed)
+    if not missing:
+        return
+    pinned, reason = Path(f"{folder}.dvc"), ""
+    if pinned.is_file():
+        logger.info("main: %s is missing, DVC pulls %s.", missing[0], folder)
+        for remote in _remotes():
+            command = [sys.executable, "-m", "dvc", "pull", "--quiet", "--remote", remote, str(pinned)]
+            done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+            if done.returncode == 0:
+                break
+            reason = reason or " ".join(done.stderr.split()).removeprefix("ERROR: ")
+        missing = _missing(folder, needed)
+    if missing and reason:
+        raise InputError(f"{str(missing[0])!r} does not exist, and DVC cannot pull {folder!r}: {reason.rstrip('.')}.")
+    if missing:
+        raise InputError(
+            f"{str(missing[0])!r} does not exist, and {str(pinned)!r} that DVC could pull it by does not either: set "
+            "data.root and model.base to what you have, in a file for -P params=<file>."
+        )
+
+
+def _missing(folder: str, needed: Sequence[str]) -> list[Path]:
+    return [path for name in needed if not (path := Path(folder, name)).exists()]
+
+
+def _remotes() -> list[str]:
+    """The one that comes with the repository first: it needs no network."""
+    from dvc.config import Config
+
+    found = list(Config(Path(".dvc").absolute()).get("remote", {}))
+    return sorted(found, key=lambda name: name != EMBEDDED)
 
 
 def call(command: Sequence[str], variables: Mapping[str, str]) -> None:

@@ -207,6 +207,7 @@ class RegisterParams:
     embed_base: Switch
     force: Switch
     rollback: Switch
+    version: str
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -303,6 +304,13 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 LIMITS = {
     "greater_than": "above 0", "greater_than_equal": "at least 0", "less_than": "below 1", "finite_number": "finite",
 }  # fmt: skip
+# What makes a version; the rest, and these keys, only say how something was asked for, once.
+MAKING = ("data", "model", "prompt", "frames", "train", "evaluate", "report", "serve")
+ASKING = {
+    "frames": ("engine", "shard", "out"),
+    "train": ("resume", "dry_run"),
+    "evaluate": ("model", "ablation", "ablations", "allow"),
+}
 UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
 
 
@@ -334,6 +342,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"params file {str(path)!r} holds no sections: compare it with params.yaml.")
     return content
+
+
+def making(content: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of a whole file's values those that make a version, for `load_over` to make it again."""
+    return {
+        name: {key: value for key, value in content[name].items() if key not in ASKING.get(name, ())}
+        for name in MAKING
+        if name in content
+    }
 
 
 def from_dict(content: Mapping[str, Any], origin: str = "params") -> Params:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -34,10 +34,12 @@ EVALUATION = Path("outputs/evaluation")
 REPORT = Path("outputs/report")
 RUNS = Path("outputs/runs")
 CHECKPOINTS = Path("outputs/checkpoints")
-# params.yaml as the user wrote it, while `main` has other values in its place.
-ORIGINAL = Path(".dvc/tmp/params.yaml.original")
 MAX_NAME_CHARS = 80
-# What an evaluation says of what it read, for a version's tags.
+COMPARED = {
+    "train": ("epochs", "learning_rate", "lora_rank", "lora_alpha", "clips_per_step", "max_steps", "seed"),
+    "evaluate": ("model", "ablation", "split"),
+}
+# What an evaluation says of what it read, for a version's origin.
 MEASURED = (
     "base_digest", "tokenizer_digest", "questions_digest", "frames_digest", "prompt_code_hash", "parsers_hash",
 )  # fmt: skip
@@ -48,15 +50,16 @@ NAMES_OF_EVALUATIONS = (
 )
 
 
-def run_name(*words: str) -> str:
-    """What MLflow's UI calls a run: the stage, and what tells it from others."""
-    name = " ".join(" ".join(words).split())
-    return name if len(name) <= MAX_NAME_CHARS else f"{name[: MAX_NAME_CHARS - 1]}…"
+def run_name(stage: str, *words: str) -> str:
+    """What MLflow's UI calls a run: what tells it from others first, for narrow columns, then the stage."""
+    told = " ".join(" ".join(words).split())
+    room = MAX_NAME_CHARS - len(stage) - len(" ()")
+    return f"{told if len(told) <= room else f'{told[: room - 1]}…'} ({stage})" if told else stage
 
 
 def unusual(params: Params, stage: str, known: Sequence[str] = ()) -> list[str]:
     """What differs from params.yaml, for a run's name, as in `epochs=1`; but for the keys in `known`."""
-    usual = params_module.load(ORIGINAL if ORIGINAL.is_file() else PARAMS).to_dict()[stage]
+    usual = params_module.load(PARAMS).to_dict()[stage]
     return [
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.to_dict()[stage].items()
@@ -86,12 +89,22 @@ def started(
 
     name = run_name(stage, *named, *unusual(params, stage, known))
     with lifecycle.start(stage, tags_of(params, is_pipeline) | dict(tags or {}), parent, name) as tracked:
-        tracked.log_params(params.sections(*sections))
+        tracked.log_params({"": compared(params, stage), **params.sections(*sections)})
         if is_pipeline:
             provenance.check_complete(params.data.root)
         for split in splits:
             log_questions(tracked, params, split)
         yield tracked
+
+
+def compared(params: Params, stage: str) -> dict[str, Any]:
+    """What runs of a stage are compared by, named so that MLflow's compare page opens on it.
+
+    That shows the first three parameters that differ, by name. Capital letters come before the names under which
+    `mlflow run` logs all that it passes, and which runs of the loop do not have.
+    """
+    values = params.to_dict().get(stage, {})
+    return {key.replace("_", " ").capitalize(): values[key] for key in COMPARED.get(stage, ())}
 
 
 def open_frames(params: Params) -> FrameStore:
@@ -114,7 +127,7 @@ def open_evaluation(name: str, scratch: Path) -> Evaluation:
     elif Path(name).exists():
         folder = Path(name) if Path(name).is_dir() else Path(name).parent
     elif name.startswith("models:/"):
-        folder = fetch(f"runs:/{registry.run_of(name)}/evaluation", scratch)
+        folder = registry.fetch_evaluation(*registry.resolve(name), scratch)
     elif RUN_ID.fullmatch(run_id):
         folder = fetch(f"runs:/{run_id}/evaluation", scratch)
     elif name.startswith("runs:/") and "/" in run_id:
@@ -146,8 +159,8 @@ def tags_of(params: Params, is_pipeline: bool = False) -> dict[str, str]:
     return tags | ({"dvc.stage": os.environ["DVC_STAGE"]} if is_pipeline and "DVC_STAGE" in os.environ else {})
 
 
-def origin_tags(params: Params, adapter: Adapter, evaluation: Evaluation, experiment_id: str) -> dict[str, str]:
-    """Where a version comes from, as far as it can be known: params, commit, what was measured, MLflow runs."""
+def origin_of(params: Params, adapter: Adapter, evaluation: Evaluation, experiment_id: str) -> dict[str, str]:
+    """What a version is made from, as far as it can be known: params, commit, what was measured, MLflow runs."""
     from cinetune.tracking.queries import maker_of
 
     tags = {
@@ -156,6 +169,7 @@ def origin_tags(params: Params, adapter: Adapter, evaluation: Evaluation, experi
         "base_model": params.model.base,
         "base_revision": params.model.revision,
         "data": params.data.name,
+        "experiment": experiment_id,
         "frames.settings": json.dumps(params.sections("frames")["frames"]),
         **provenance.git_state(),
         **tags_of(params),
@@ -175,17 +189,17 @@ def origin_tags(params: Params, adapter: Adapter, evaluation: Evaluation, experi
 
 
 def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
-    """The questions as an input of the run; their name and digest, DVC's hash of all the data where DVC has it.
+    """The questions of a split as an input of the run; their name and digest, which is DVC's hash of the file.
 
     Raises InputError where the data's card contradicts `data.name`.
     """
     from cinetune.cinepile import questions
+    from cinetune.tracking import datasets
 
     data_card.check(params.data.name, params.data.root)
     path = questions.file_of(params.data.root, split)
-    digest = provenance.dvc_hash(params.data.root) or file_md5(path)
-    name = f"{params.data.name} {split}"
-    run.log_dataset(name, split, path, digest)
+    name, digest = f"{params.data.name} {split}", file_md5(path)
+    run.log_dataset(name, split, path, digest, *datasets.describe(path))
     return name, digest
 
 

@@ -61,6 +61,13 @@ def test_a_recipe_begins_with_commands_that_exist_and_with_hours_and_disk(recipe
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_registers_a_model_of_its_own_data_and_serves_that(recipe: str) -> None:
+    chosen = params_module.load_over(ROOT / "recipes" / f"{recipe}.yaml", ROOT / "params.yaml")
+    assert chosen.register.name == f"{chosen.data.name.lower()}-video-llava"
+    assert f"make serve MODEL=models:/{chosen.register.name}@champion" in comment_of(recipe)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_dry_run_needs_no_hub_and_no_data_and_its_plan_fits_the_gpus(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,8 +56,8 @@ class Inputs:
         made_from = subject.made_from(Subject("m", "m", self.adapter), self.params, self.frames)
         made_by = session.identity(self.params, session.Inputs.read(self.params, self.open_frames), self.frames)
         evaluation = Evaluation("m", pd.DataFrame(), {}, made_from)
-        tags = pipeline.origin_tags(self.params, self.adapter, evaluation, "0")
-        return [made_from, subject.digest_of(made_from, ["none"], self.params, "cpu"), made_by, tags]
+        origin = pipeline.origin_of(self.params, self.adapter, evaluation, "0")
+        return [made_from, subject.digest_of(made_from, ["none"], self.params, "cpu"), made_by, origin]
 
     def open_frames(self, params: Params) -> FrameStore:
         return FrameStore.open(self.frames, FrameSettings.of(params.frames))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -17,10 +18,12 @@ import yaml
 from builders.bases import write_real_layout
 from builders.projects import ROOT, Project, add_inputs, environment, make_project
 from cinetune import __main__ as command_line
-from cinetune import pipeline
-from cinetune.cli import parse
+from cinetune import cli, pipeline
+from cinetune import params as params_module
+from cinetune.cli import LOOP_PARAMS, parse
 from cinetune.errors import InputError
 from cinetune.files import whole_folder
+from cinetune.params import SECTIONS
 
 pytestmark = pytest.mark.experience
 
@@ -106,21 +109,26 @@ def test_a_params_file_with_an_unknown_key_is_refused(bare_project: Project, tmp
         assert named in refused(bare_project, "train", "--params", str(recipe))
 
 
-def test_what_a_user_gives_to_mlflow_run_wins_and_what_he_does_not_is_the_files(
-    bare_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+TYPED = {int: ("3", "5"), float: ("0.25", "0.5"), bool: ("true", "false"), str: ("one", "another")}
+
+
+@pytest.mark.parametrize("command", [name for name in cli.commands() if name in SECTIONS])
+def test_what_a_user_types_wins_over_a_file_and_over_params_yaml(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow passes every parameter of the entry point, those too that nobody gave."""
-    project = yaml.safe_load((bare_project.root / "MLproject").read_text(encoding="utf-8"))
-    passed = {key: value["default"] for key, value in project["entry_points"]["train"]["parameters"].items()}
-    shipped = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["train"]
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("train: {epochs: 1, seed: 1}\n", encoding="utf-8")
-    given = passed | {"params": str(recipe), "epochs": str(shipped["epochs"])}
-    words = [word for key, value in given.items() for word in (f"--{key}", value)]
-    monkeypatch.chdir(bare_project.root)
-    monkeypatch.setenv("MLFLOW_RUN_ID", "of-mlflow-run")
-    train = parse(words, "train", "").params.train
-    assert (train.epochs, train.seed, train.lora_rank) == (shipped["epochs"], 1, shipped["lora_rank"]) == (3, 1, 8)
+    """Whether or not it equals a default; MLflow passes every parameter, as nothing those that nobody gave."""
+    monkeypatch.chdir(ROOT)
+    kinds = cli.kinds_of(command)
+    for name, kind in kinds.items():
+        shipped = getattr(getattr(params_module.load(), command), name)
+        values = [params_module.read_value(command, name, text) for text in TYPED.get(kind) or get_args(kind)[:2]]
+        for typed in filter(None, dict.fromkeys([shipped if shipped is not False else "false", *values])):
+            others = [value for value in values if str(value).lower() != str(typed).lower()]
+            recipe = tmp_path / "recipe.yaml"
+            recipe.write_text(yaml.safe_dump({command: {name: others[0]}}), encoding="utf-8")
+            words = [word for key in kinds for word in (f"--{key}", str(typed) if key == name else "")]
+            read = getattr(parse(["--params", str(recipe), *words], command, "").params, command)
+            assert str(getattr(read, name)).lower() == str(typed).lower(), name
 
 
 def test_a_runs_name_says_what_differs_from_the_projects_defaults(
@@ -132,13 +140,14 @@ def test_a_runs_name_says_what_differs_from_the_projects_defaults(
     changed = params.override("train", {"learning_rate": "1e-4", "seed": "9", "resume": "true"})
     said = ["learning_rate=0.0001", "resume=True"]
     assert pipeline.unusual(changed, "train", known=["seed"]) == said
-    recipe = tmp_path / "params.yaml"
+    # As the loop hands its values to DVC's stages.
+    recipe = tmp_path / "loop.yaml"
     recipe.write_text(yaml.safe_dump(changed.to_dict()), encoding="utf-8")
-    # As long as `main` has other values in place of the project's.
-    monkeypatch.setattr(pipeline, "ORIGINAL", ROOT / "params.yaml")
-    monkeypatch.chdir(tmp_path)
-    assert pipeline.unusual(parse([], "train", "").params, "train", known=["seed"]) == said
-    assert pipeline.run_name("train", "a\nb", "x" * 100) == f"train a b {'x' * 69}…"
+    monkeypatch.setenv(LOOP_PARAMS, str(recipe))
+    of_stage = parse(["--pipeline"], "train", "", has_pipeline=True).params
+    assert pipeline.unusual(of_stage, "train", known=["seed"]) == said
+    assert parse([], "train", "").params.train.seed == params.train.seed
+    assert pipeline.run_name("train", "a\nb", "x" * 100) == f"a b {'x' * 67}… (train)"
 
 
 def test_text_with_any_sign_reaches_the_stage(bare_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,10 +175,11 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_data_that_was_not_pulled_is_one_sentence_and_a_failed_run(bare_project: Project) -> None:
     done = bare_project.mlflow_run()
     assert done.returncode != 0
-    assert "dvc pull data.dvc base-model.dvc" in done.stderr and "Traceback" not in done.stderr
+    told = "'data.dvc' that DVC could pull it by does not either"
+    assert told in done.stderr and "Traceback" not in done.stderr
     stage, status, tags = bare_project.runs()[-1]
-    assert (stage, status) == ("main", "FAILED") and "dvc pull" in tags["failure"]
-    assert "dvc pull" in refused(bare_project, "train")
+    assert (stage, status) == ("main", "FAILED") and told in tags["failure"]
+    assert "data" in refused(bare_project, "train")
     assert bare_project.runs()[-1][:2] == ("train", "FAILED")
 
 
@@ -210,6 +220,8 @@ def test_the_loop_makes_everything_as_children_of_one_run(
     assert all("dvc.outputs" in tags for stage, _, tags in stages_run if stage != "register")
     assert all("git.commit" in tags and tags["git.dirty"] == "false" for _, _, tags in stages_run)
     assert "fine-tuned" in done.stdout and "register: version 1" in done.stdout
+    told = "Version 1 of cinepile-video-llava is served by: python -m cinetune serve models:/cinepile-video-llava/1"
+    assert done.stdout.strip().splitlines()[-1] == told
 
 
 @pytest.mark.slow
@@ -296,7 +308,7 @@ def test_training_runs_where_mlflow_dvc_and_av_are_not_installed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_loop_that_is_stopped_ends_all_its_runs_and_gives_params_back(
+def test_a_loop_that_is_stopped_ends_all_its_runs_and_leaves_params_alone(
     looped: tuple[Project, subprocess.CompletedProcess[str]], tmp_path: Path, number: signal.Signals
 ) -> None:
     project, _ = looped
@@ -319,6 +331,7 @@ def test_a_loop_that_is_stopped_ends_all_its_runs_and_gives_params_back(
         until = time.monotonic() + 120
         while "'loss'" not in (tmp_path / "output").read_text(encoding="utf-8") and time.monotonic() < until:
             assert process.poll() is None, (tmp_path / "output").read_text(encoding="utf-8")
+            assert (project.root / "params.yaml").read_text(encoding="utf-8") == original
             time.sleep(0.5)
         os.killpg(process.pid, number)
         assert process.wait(timeout=60) != 0

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from builders import shell
 from builders.evaluations import write_evaluation
-from builders.projects import Project
+from builders.projects import ROOT, Project, environment
 from builders.refusals import sentence
+from cinetune import pipeline
+from cinetune.artifacts import Adapter
+from cinetune.cli import parse
 from cinetune.errors import InputError
 from cinetune.stages import register, reproduce
 from cinetune.tracking import registry
@@ -36,10 +42,11 @@ def test_the_loop_refuses_a_licence_that_was_not_acknowledged_before_any_work(
     assert done.returncode == 2 and "register.accept_licence" in done.stderr, done.stderr
 
 
-@pytest.mark.slow
-def test_champion_moves_only_when_earned_forced_or_rolled_back(
+@pytest.fixture
+def registering(
     served_folder: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[Callable[..., str]]:
+    """Registers an adapter in a folder of its own, after it has been evaluated with an accuracy."""
     import mlflow
 
     root, params = served_folder
@@ -47,50 +54,127 @@ def test_champion_moves_only_when_earned_forced_or_rolled_back(
     store = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    monkeypatch.setenv("CINETUNE_ROOT", str(root))
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(store)
-    monkeypatch.setenv("CINETUNE_ROOT", str(root))
-    for name, accuracy in (("first", 0.6), ("worse", 0.3)):
-        shutil.copytree(root / "adapter", tmp_path / name)
-        (tmp_path / name / "training.json").write_text(json.dumps({"name": name}))
-        write_evaluation(tmp_path / f"{name}-evaluation", tmp_path / name, accuracy, params)
 
-    def registered(name: str, **values: bool) -> str:
-        chosen = {"adapter": name, "evaluation": f"{name}-evaluation"} | values
-        return register.run(params.override("register", chosen))
+    def registered(name: str, accuracy: float = 0.6, **chosen: bool) -> str:
+        if not Path(name).exists():
+            shutil.copytree(root / "adapter", name)
+            Path(name, "training.json").write_text(json.dumps({"name": name}))
+            write_evaluation(Path(f"{name}-evaluation"), Path(name), accuracy, params)
+        given = {"adapter": name, "evaluation": f"{name}-evaluation"} | chosen
+        return register.run(params.override("register", given))
 
-    try:
-        model = params.register.name
-        assert registered("first") == "1"
-        assert registry.aliases(model) == {"challenger": "1", "champion": "1"}
-        tags = registry.version_tags(model, "1")
-        assert tags["champion_reason"] == "there was no champion"
-        assert tags["licence"] == "Apache-2.0" and tags["base_model"] == "base-model"
-        assert {"prompt.hash", "frames.identity", "frames.settings", "base_sha256", "data"} <= tags.keys()
+    yield registered
+    mlflow.set_tracking_uri(before)
 
-        assert registered("worse") == registered("worse") == "2"
-        assert registry.aliases(model) == {"challenger": "2", "champion": "1"}
-        assert "is not ruled out" in registry.version_tags(model, "2")["champion_reason"]
 
-        assert registered("worse", force=True) == "2"
-        assert registry.aliases(model)["champion"] == "2"
-        assert registry.version_tags(model, "2")["champion_reason"].startswith("forced; without that: -")
+MODEL = "cinepile-video-llava"
 
-        assert register.run(params.override("register", {"rollback": True})) == "1"
-        assert registry.aliases(model) == {"challenger": "2", "champion": "1"}
-        assert registered("worse") == "2" and registry.aliases(model)["champion"] == "1"
-        assert "rolled back" in registry.version_tags(model, "2")["champion_reason"]
-        assert "follows no other" in sentence(lambda: register.run(params.override("register", {"rollback": True})))
 
-        assert registry.resolve(f"models:/{model}@champion") == (model, "1")
-        assert registry.resolve(f"models:/{model}/2") == (model, "2")
-        for address in (f"models:/{model}@nobody", f"models:/{model}", "runs:/1/model", f"models:/{model}/9"):
-            with pytest.raises(InputError):
-                registry.version_tags(*registry.resolve(address))
-        card = registry.fetch_artifact(model, "1", "artifacts/README.md", tmp_path / "fetched").read_text()
-        assert "Licence of the adapter: Apache-2.0" in card and "frames of 64 pixels" in card
-        saved = registry.fetch_artifact(model, "1", "artifacts/params.yaml", tmp_path / "fetched")
-        assert yaml.safe_load(saved.read_text())["train"] == dataclasses.asdict(params.train)
-        assert "outside a git repository" in sentence(lambda: reproduce.run(f"models:/{model}@champion"))
-    finally:
-        mlflow.set_tracking_uri(before)
+@pytest.mark.slow
+def test_a_version_tells_what_matters_and_holds_the_rest(
+    registering: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert registering("first") == registering("first") == "1"
+    assert registry.aliases(MODEL) == {"challenger": "1", "champion": "1"}
+    assert registry.version_tags(MODEL, "1") == {
+        "accuracy": "70.0 % (40.0 to 90.0) of 10 questions of CinePile-mini test, by logit",
+        "champion_reason": "there was no champion",
+        "data": "CinePile-mini",
+        "licence": "Apache-2.0",
+    }
+    origin = registry.read_origin(MODEL, "1", tmp_path / "origin")
+    assert {"prompt.hash", "frames.identity", "frames.settings", "data", "base_model"} <= origin.keys()
+    assert registry.version_of(MODEL, origin["adapter_digest"]) == "1"
+    assert registry.resolve(f"models:/{MODEL}@champion") == registry.resolve(f"models:/{MODEL}/1") == (MODEL, "1")
+    for address in (f"models:/{MODEL}@nobody", f"models:/{MODEL}", "runs:/1/model", f"models:/{MODEL}/9"):
+        with pytest.raises(InputError):
+            registry.version_tags(*registry.resolve(address))
+    card = registry.fetch_artifact(MODEL, "1", "artifacts/README.md", tmp_path / "fetched").read_text()
+    assert card.startswith("# Video-LLaVA fine-tuned on movie scenes: accuracy 70.0 %")
+    assert "Licence of the adapter: Apache-2.0" in card and "frames of 64 pixels" in card
+    assert "outside a git repository" in sentence(lambda: reproduce.run(f"models:/{MODEL}@champion"))
+
+    # How it was registered by hand, or anything else asked for, is no part of what makes it.
+    saved = registry.fetch_artifact(MODEL, "1", "artifacts/params.yaml", tmp_path / "fetched")
+    content = yaml.safe_load(saved.read_text())
+    assert not {"register", "predict", "download", "sweep", "compare"} & content.keys()
+    assert not {"resume", "dry_run"} & content["train"].keys() and not {"shard", "out"} & content["frames"].keys()
+    assert content["train"]["learning_rate"] == 3e-3
+    monkeypatch.chdir(ROOT)
+    as_the_loop_reads_it = parse(["--params", str(saved)], "main", "").params
+    assert as_the_loop_reads_it.register.adapter == "outputs/adapter"
+
+
+@pytest.mark.slow
+def test_a_champion_outlives_the_run_that_registered_it(registering: Callable[..., str], tmp_path: Path) -> None:
+    import mlflow
+
+    registering("first")
+    store = mlflow.MlflowClient()
+    store.delete_run(store.get_model_version(MODEL, "1").run_id)
+    [command] = [words for words in shell.commands(ROOT / "docs/disk.md") if words[:2] == ["mlflow", "gc"]]
+    command[command.index("--older-than") + 1] = "0d"
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and "permanently deleted" in done.stdout + done.stderr, done.stderr
+    registering("worse", accuracy=0.3)
+    assert registry.aliases(MODEL) == {"challenger": "2", "champion": "1"}
+    assert "is not ruled out" in registry.version_tags(MODEL, "2")["champion_reason"]
+    evaluation = pipeline.open_evaluation(f"models:/{MODEL}@champion", tmp_path / "fetched")
+    assert len(evaluation.predictions) == 400
+
+
+@pytest.mark.slow
+def test_two_at_once_make_one_version_of_one_adapter(
+    registering: Callable[..., str], served_folder: tuple[Path, Any], tmp_path: Path
+) -> None:
+    registering("first", accuracy=0.6)
+    _, params = served_folder
+    for name in ("same", "worse"):
+        shutil.copytree("first", name)
+        Path(name, "training.json").write_text(json.dumps({"name": name}))
+        write_evaluation(Path(f"{name}-evaluation"), Path(name), 0.6 if name == "same" else 0.3, params)
+    Path("params.yaml").write_text(yaml.safe_dump(params.to_dict()))
+    variables = environment() | {
+        "PYTHONPATH": str(ROOT / "src"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+    }
+    variables["CINETUNE_ROOT"] = str(served_folder[0])
+    command = [sys.executable, "-m", "cinetune", "register"]
+    started = [
+        subprocess.Popen(
+            [*command, "--adapter", name, "--evaluation", f"{name}-evaluation"],
+            env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for name in ("same", "same", "worse")
+    ]  # fmt: skip
+    for process in started:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    digests = [registry.read_origin(MODEL, number, tmp_path / number)["adapter_digest"] for number in ("1", "2", "3")]
+    assert registry.numbers(MODEL) == ["1", "2", "3"] and len(set(digests)) == 3
+    assert registry.aliases(MODEL)["champion"] == registry.version_of(MODEL, Adapter.open("same").digest)
+
+
+@pytest.mark.slow
+def test_of_versions_that_two_machines_made_of_one_adapter_the_first_stays(
+    registering: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registering("first")
+    known, asked = registry.version_of, []
+
+    def at_first_unknown(name: str, digest: str) -> str | None:
+        asked.append(digest)
+        return known(name, digest) if len(asked) > 1 else None
+
+    monkeypatch.setattr(registry, "version_of", at_first_unknown)
+    assert registering("first") == "1"
+    assert registry.numbers(MODEL) == ["1"]
+
+
+def test_a_version_to_go_back_to_needs_a_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    chosen = parse(["--version", "3"], "register", "").params
+    assert "register.rollback" in sentence(lambda: register.run(chosen))

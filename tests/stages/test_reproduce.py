@@ -45,17 +45,18 @@ def test_data_is_looked_for_file_by_file_in_cache_and_remote(
     monkeypatch.chdir(root)
 
     tags = {"git.commit": commit, "dvc.data": md5, "adapter_digest": "c0ffee"}
-    (root / "fetched.yaml").touch()
+    (root / "fetched.yaml").write_text("{data: {root: data}, model: {base: base-model}, register: {adapter: mine}}")
     monkeypatch.setattr(registry, "resolve", lambda uri: ("m", "1"))
-    monkeypatch.setattr(registry, "version_tags", lambda name, version: tags)
+    monkeypatch.setattr(registry, "read_origin", lambda *_: tags)
     monkeypatch.setattr(registry, "fetch_artifact", lambda *_: Path(shutil.copy(root / "fetched.yaml", tmp_path)))
 
     def found() -> str:
-        (root / reproduction.FOLDER).mkdir(parents=True, exist_ok=True)
         reproduce.run("models:/m/1")
         return re.search(r"^# data.dvc \S+: whole in (.+)$", capsys.readouterr().out, re.M)[1]
 
     assert found() == "the cache"
+    written = yaml.safe_load((root / reproduction.FOLDER / "1.yaml").read_text())
+    assert written == {"data": {"root": "data"}, "model": {"base": "base-model"}, "register": {"name": "m"}}
     run(root, *dvc, "push", "-q")
     objects = sorted(path for path in (root / ".dvc/cache/files").rglob("*") if path.is_file())
     objects[0].unlink()

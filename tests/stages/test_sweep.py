@@ -47,7 +47,7 @@ def test_a_sweep_makes_children_a_report_and_a_file_that_trains_and_goes_on(proj
     children = [tags for stage, _, tags in project.runs() if stage == "train"]
     assert len(children) == 3 and len({tags["mlflow.parentRunId"] for tags in children}) == 1
     assert all(status == "FINISHED" for _, status, _ in project.runs())
-    assert children[0]["mlflow.runName"] == "train lr 0.003, rank 8" and "resumed" in parents[1]
+    assert children[0]["mlflow.runName"] == "lr 0.003, rank 8 (train)" and "resumed" in parents[1]
     (folder,) = project.root.glob("outputs/runs/*/sweep")
     assert {path.name for path in folder.iterdir()} >= {"best.yaml", "sweep.json", "report.html", "report.md"}
     best = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))

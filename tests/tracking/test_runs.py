@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -39,7 +40,9 @@ def test_a_run_ends_finished_with_what_was_logged(store: mlflow.MlflowClient) ->
     with lifecycle.start("train", {"prompt.hash": "abc"}) as run:
         run.log_params({"train": {"epochs": 3}})
         run.log_metrics({"train/loss": 0.5}, step=7)
-        run.log_dataset("CinePile-mini train", "train", Path("data/questions/train.parquet"), "0" * 32 + ".dir")
+        schema, counts = {"question": "string"}, {"rows": 3, "clips": 1}
+        path = Path("data/questions/train.parquet")
+        run.log_dataset("CinePile-mini train", "train", path, "0" * 32 + ".dir", schema, counts)
     logged = store.get_run(run.id)
     assert logged.info.status == "FINISHED"
     assert logged.data.params == {"train.epochs": "3"}
@@ -47,6 +50,12 @@ def test_a_run_ends_finished_with_what_was_logged(store: mlflow.MlflowClient) ->
     assert logged.data.tags["stage"] == "train" and logged.data.tags["prompt.hash"] == "abc"
     used = logged.inputs.dataset_inputs[0]
     assert used.dataset.digest == "0" * 32 + ".dir" and used.tags[0].value == "train"
+    assert json.loads(used.dataset.profile) == counts
+    assert json.loads(used.dataset.schema)["mlflow_colspec"][0] == {
+        "name": "question",
+        "type": "string",
+        "required": True,
+    }
 
 
 @pytest.mark.parametrize("error", [InputError("the base is gone: pull it."), RuntimeError("boom"), SystemExit(143)])
@@ -58,6 +67,21 @@ def test_a_run_ends_failed_with_its_reason(store: mlflow.MlflowClient, error: Ba
     assert {"InputError": "the base is gone", "RuntimeError": "boom", "SystemExit": "143"}[
         type(error).__name__
     ] in logged.data.tags["failure"]
+    assert logged.data.tags["mlflow.note.content"] == f"**Failed:** {logged.data.tags['failure']}"
+
+
+def test_what_makes_nothing_has_a_run_where_mlflow_began_one_and_else_none(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lifecycle.given("dry run", "dry run") as run:
+        run.describe("41 hours")
+    assert not store.search_runs(["0"])
+    monkeypatch.setenv("MLFLOW_RUN_ID", store.create_run("0").info.run_id)
+    with lifecycle.given("dry run", "epochs=9 (dry run)") as run:
+        run.describe("41 hours")
+    logged = store.get_run(run.id)
+    assert (logged.info.status, logged.info.run_name) == ("FINISHED", "epochs=9 (dry run)")
+    assert logged.data.tags["mlflow.note.content"] == "41 hours" and logged.data.tags["stage"] == "dry run"
 
 
 def test_the_run_of_mlflow_run_is_taken_up_and_its_id_not_handed_on(
@@ -111,8 +135,8 @@ def test_a_stage_of_the_loop_is_a_child_of_the_loops_run(
 def test_parameters_that_a_run_has_already_stay(store: mlflow.MlflowClient) -> None:
     with lifecycle.start("train") as run:
         run.log_params({"train": {"epochs": 3}})
-        run.log_params({"train": {"epochs": 4, "seed": 1}})
-    assert store.get_run(run.id).data.params == {"train.epochs": "3", "train.seed": "1"}
+        run.log_params({"train": {"epochs": 4, "seed": 1}, "": {"Seed": 1}})
+    assert store.get_run(run.id).data.params == {"train.epochs": "3", "train.seed": "1", "Seed": "1"}
 
 
 def test_metrics_that_are_no_numbers_and_odd_names_are_logged_all_the_same(store: mlflow.MlflowClient) -> None:
@@ -182,7 +206,8 @@ def test_a_resumed_run_takes_what_is_logged_and_both_end(store: mlflow.MlflowCli
         assert again.id == run.id
         assert [store.get_run(name).info.status for name in (begun, run.id)] == [status, status]
         assert store.get_run(begun).data.tags["resumed"] == run.id
-        assert ("failure" in store.get_run(run.id).data.tags) is (status == "FAILED")
+        for name in ("failure", "mlflow.note.content"):
+            assert (name in store.get_run(run.id).data.tags) is (status == "FAILED")
     assert [metric.step for metric in store.get_metric_history(run.id, "loss")] == [1, 2, 2]
     assert mlflow.active_run() is None
 
@@ -249,6 +274,7 @@ def test_a_trainings_run_has_system_metrics_and_others_have_not(
     found = {}
     for stage in ("train", "evaluate"):
         with lifecycle.start(stage) as run:
+            run.log_metrics({"loss": 1.0})
             time.sleep(0.6)
         found[stage] = {name.partition("/")[0] for name in store.get_run(run.id).data.metrics}
-    assert found == {"train": {"system"}, "evaluate": set()}
+    assert found == {"train": {"loss", "system"}, "evaluate": {"loss"}}

@@ -29,9 +29,14 @@ def test_an_experiment_has_its_views_and_keeps_what_a_person_made_of_them(store:
     overview = json.loads(tags["mlflow.sharedViewState.overview"])
     assert overview["name"] == "Overview" and "finetuned/accuracy" in overview["state"]
     store.set_experiment_tag(run.experiment_id, "mlflow.note.content", "ours")
+    older = json.dumps(json.loads(tags["mlflow.sharedViewState.trainings"]) | {"state": "{}"})
+    store.set_experiment_tag(run.experiment_id, "mlflow.sharedViewState.trainings", older)
     with lifecycle.start("train"):
         pass
-    assert store.get_experiment(run.experiment_id).tags == tags | {"mlflow.note.content": "ours"}
+    found = store.get_experiment(run.experiment_id).tags
+    views = {name: json.loads(found.pop(name))["state"] for name in list(found) if name.startswith("mlflow.shared")}
+    assert views == {name: json.loads(tags[name])["state"] for name in views} and len(views) == 3
+    assert found["mlflow.note.content"] == "ours"
 
 
 def test_an_address_that_leads_nowhere_is_one_sentence(store: mlflow.MlflowClient, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ With CINETUNE_PICTURED=<project> they look at that project's runs, and put their
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from builders.projects import ROOT, environment
+from builders.projects import ROOT, Project, environment
 
 pytestmark = [pytest.mark.experience, pytest.mark.slow]
 
@@ -37,6 +38,7 @@ CLOSED = (
     "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 )
 TIMEOUT_MS = 60_000
+LOOP = "CinePile-mini (main)"
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,17 @@ class Pages:
             return database.execute(query, values).fetchall()
 
     def run(self, name: str) -> str:
-        """The id of the first run whose name begins so."""
-        [(run_id,), *_] = self.rows("SELECT run_uuid FROM runs WHERE name LIKE ? || '%' ORDER BY start_time", name)
+        """The id of the first run of this name."""
+        [(run_id,), *_] = self.rows("SELECT run_uuid FROM runs WHERE name = ? ORDER BY start_time", name)
         return run_id
+
+    def runs_of(self, stage: str, status: str = "FINISHED") -> list[str]:
+        """Ids of a stage's runs, oldest first."""
+        query = (
+            "SELECT runs.run_uuid FROM runs JOIN tags ON tags.run_uuid = runs.run_uuid "
+            "WHERE tags.key = 'stage' AND tags.value = ? AND runs.status = ? ORDER BY start_time"
+        )
+        return [run_id for (run_id,) in self.rows(query, stage, status)]
 
     def open(self, path: str) -> Any:
         page = self.browser.new_page(viewport=SIZE)
@@ -77,10 +87,25 @@ def root(request: pytest.FixtureRequest) -> Path:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium: install it (Debian: `apt install chromium`)")
     if PICTURED:
-        return Path(PICTURED).resolve()
-    project, done = request.getfixturevalue("looped")
-    assert done.returncode == 0, done.stderr[-3000:]
+        project = Project(Path(PICTURED).resolve())
+    else:
+        project, done = request.getfixturevalue("looped")
+        assert done.returncode == 0, done.stderr[-3000:]
+    add_runs(project)
     return project.root
+
+
+def add_runs(project: Project) -> None:
+    """What people do beside the loop: trainings to compare with its own, one that fails, one that is only planned."""
+    stages = [(stage, status) for stage, status, tags in project.runs() if "mlflow.parentRunId" not in tags]
+    if stages.count(("train", "FINISHED")) < 2:
+        for changes in ({"learning_rate": "1e-3"}, {"lora_rank": "4"}):
+            done = project.mlflow_run("train", epochs="1", **changes)
+            assert done.returncode == 0, done.stderr[-3000:]
+    if ("train", "FAILED") not in stages:
+        assert project.cinetune("train", "--resume", "--seed", "99").returncode == 2
+    if not any(stage == "dry run" for stage, _ in stages):
+        assert project.mlflow_run("train", dry_run="true").returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +169,7 @@ def run_names(page: Any) -> list[str]:
 
 def test_the_table_of_runs_has_readable_names_figures_and_the_runs_below(pages: Pages) -> None:
     page = pages.open("/experiments/0/runs?viewStateShareKey=overview")
-    until(lambda: any(name.startswith("main CinePile-mini") for name in run_names(page)), page)
+    until(lambda: LOOP in run_names(page), page)
     header = page.locator(".ag-header-cell").all_inner_texts()
     for column in (
         "Dataset",
@@ -155,12 +180,12 @@ def test_the_table_of_runs_has_readable_names_figures_and_the_runs_below(pages: 
         "validation/accuracy",
     ):
         assert column in header
-    loop = page.locator(f"[role=row][row-id='{pages.run('main')}']")
+    loop = page.locator(f"[role=row][row-id='{pages.run(LOOP)}']")
     figures = loop.locator("[col-id*='accuracy']").all_inner_texts()
     assert sum(re.fullmatch(r"0\.\d+", figure.strip()) is not None for figure in figures) == 2
     loop.locator("[col-id='attributes.`Run Name`'] button").first.click()
-    stages = ("frames", "train", "evaluate base", "evaluate finetuned", "report", "register version 1")
-    until(lambda: all(any(name.startswith(stage) for name in run_names(page)) for stage in stages), page)
+    stages = {"frames", "train", "base (evaluate)", "finetuned (evaluate)", "report", "version 1 (register)"}
+    until(lambda: stages <= set(run_names(page)), page)
     assert not [name for name in run_names(page) if re.fullmatch(r"[a-z]+-[a-z]+-\d+", name)]
     pages.picture(page, "runs")
 
@@ -182,19 +207,53 @@ def test_a_run_says_what_it_made_and_from_what(pages: Pages) -> None:
     page = pages.open(f"/experiments/0/runs/{pages.run('train')}")
     page.get_by_text(re.compile(r"outputs/adapter, validation accuracy [\d.]+% at step \d+ of \d+")).wait_for()
     page.get_by_text(re.compile(r"Trained on \d+ clips, validated on \d+")).wait_for()
-    page.get_by_role("link", name=re.compile("^main CinePile-mini")).wait_for()
+    page.get_by_role("link", name=LOOP).wait_for()
     page.get_by_text(re.compile("^CinePile-mini train")).first.click()
     page.get_by_text(re.compile("Data source|Dataset source|Source", re.I)).first.wait_for()
     digest = pages.rows("SELECT digest FROM datasets WHERE name = 'CinePile-mini train'")[0][0]
     assert digest[:8] in page.inner_text("body")
-    loop = pages.open(f"/experiments/0/runs/{pages.run('main')}")
+    for told in ("rows: ", "clips: ", "films: ", "question_category"):
+        page.get_by_text(told).first.wait_for()
+    [(of_test,)] = pages.rows("SELECT DISTINCT digest FROM datasets WHERE name = 'CinePile-mini test'")
+    assert of_test != digest
+    loop = pages.open(f"/experiments/0/runs/{pages.run(LOOP)}")
     loop.get_by_text("Show more").first.click()
     link = loop.get_by_role("link", name=pages.run("train")).first.get_attribute("href")
     assert link.endswith(f"#/experiments/0/runs/{pages.run('train')}")
 
 
+@pytest.mark.parametrize(("view", "stage"), [("trainings", "train"), ("evaluations", "evaluate")])
+def test_a_view_shows_the_loops_own_runs_and_those_by_hand(pages: Pages, view: str, stage: str) -> None:
+    page = pages.open(f"/experiments/0/runs?viewStateShareKey={view}")
+    rows, ids = page.locator("[role=row][row-id]"), "found => found.map(row => row.getAttribute('row-id'))"
+    until(lambda: set(pages.runs_of(stage)) <= set(rows.evaluate_all(ids)), page)
+    chart = pages.open(f"/experiments/0/runs?viewStateShareKey={view}&compareRunsMode=CHART")
+    until(lambda: chart.locator(".js-plotly-plot").count() > 0, chart)
+    assert "No charts in this section" not in chart.inner_text("body")
+
+
+def test_trainings_are_compared_by_what_people_changed(pages: Pages) -> None:
+    chosen = pages.runs_of("train")[:3]
+    page = pages.open(f"/compare-runs?runs={json.dumps(chosen)}&experiments={json.dumps(['0'])}")
+    page.get_by_text("Parallel Coordinates Plot").first.wait_for()
+    until(lambda: page.locator(".js-plotly-plot .axis-title").count() >= 2, page)
+    axes = page.locator(".js-plotly-plot .axis-title").all_inner_texts()
+    parameters = [axis for axis in axes if "/" not in axis]
+    assert {"Learning rate", "Lora rank"} <= set(parameters) <= {"Epochs", "Learning rate", "Lora rank"}
+    assert not [axis for axis in axes if axis.startswith("system/")]
+    assert "unknown" not in page.locator(".js-plotly-plot").first.inner_text()
+    pages.picture(page, "trainings")
+
+
+def test_a_failed_run_says_why_first_and_a_dry_run_what_it_would_take(pages: Pages) -> None:
+    failed = pages.open(f"/experiments/0/runs/{pages.runs_of('train', 'FAILED')[0]}")
+    failed.get_by_text(re.compile("^Failed:")).first.wait_for()
+    planned = pages.open(f"/experiments/0/runs/{pages.run('dry run')}")
+    planned.get_by_text(re.compile(r"\d+ (clips|packs|steps)")).first.wait_for()
+
+
 def test_two_runs_are_compared_side_by_side(pages: Pages) -> None:
-    names = ("evaluate base", "evaluate finetuned")
+    names = ("base (evaluate)", "finetuned (evaluate)")
     page = pages.open(f'/compare-runs?runs=["{pages.run(names[0])}","{pages.run(names[1])}"]&experiments=["0"]')
     for name in names:
         page.get_by_text(name).first.wait_for()
@@ -212,7 +271,7 @@ def test_a_model_leads_to_its_run_its_data_and_its_version(pages: Pages) -> None
     page = pages.open(f"/experiments/0/models/{model}")
     page.get_by_role("heading", name="cinepile-video-llava").first.wait_for()
     page.get_by_text("Video-LLaVA fine-tuned on movie scenes").wait_for()
-    page.get_by_role("link", name="register version 1").first.wait_for()
+    page.get_by_role("link", name="version 1 (register)").first.wait_for()
     page.get_by_text(re.compile("CinePile-mini test")).first.wait_for()
     page.get_by_text("test/strict/accuracy").first.wait_for()
     page.get_by_role("link", name="cinepile-video-llava").first.click()
@@ -224,13 +283,17 @@ def test_the_registered_model_has_aliases_a_description_and_its_card(pages: Page
     for text in ("is the newest version", "@ challenger", "@ champion"):
         page.get_by_text(text).first.wait_for()
     card = pages.open("/models/cinepile-video-llava/versions/1")
-    for text in ("Video-LLaVA fine-tuned on movie scenes", "Data and licence", "Results", "Reproducing it"):
+    for text in ("Video-LLaVA fine-tuned on movie scenes: accuracy", "Data and licence", "Results", "Reproducing it"):
         card.get_by_text(text).first.wait_for()
+    tags = pages.rows("SELECT key FROM model_version_tags WHERE version = 1 ORDER BY key")
+    assert [key for (key,) in tags] == ["accuracy", "champion_reason", "data", "licence"]
+    link = card.get_by_role("link", name=pages.run("train")).first.get_attribute("href")
+    assert link.endswith(f"#/experiments/0/runs/{pages.run('train')}")
     pages.picture(card, "model")
 
 
 def test_reports_charts_and_tables_are_shown_among_the_artifacts(pages: Pages) -> None:
-    page = pages.open(f"/experiments/0/runs/{pages.run('main')}/artifacts")
+    page = pages.open(f"/experiments/0/runs/{pages.run(LOOP)}/artifacts")
     page.get_by_text("report", exact=True).first.click()
     page.get_by_text("report.html").first.click()
     until(lambda: any("CinePile-mini" in frame.content() for frame in page.frames[1:]), page)
@@ -240,6 +303,6 @@ def test_reports_charts_and_tables_are_shown_among_the_artifacts(pages: Pages) -
     shown = page.get_by_text(f"{pages.root}/").first
     shown.evaluate("(found, root) => { found.textContent = found.textContent.replace(root, '') }", f"{pages.root}/")
     pages.picture(page, "report")
-    table = pages.open(f"/experiments/0/runs/{pages.run('evaluate finetuned')}/artifacts/predictions.json")
+    table = pages.open(f"/experiments/0/runs/{pages.run('finetuned (evaluate)')}/artifacts/predictions.json")
     for column in ("question_id", "clip_id", "film"):
         table.get_by_text(column, exact=True).first.wait_for()

@@ -13,14 +13,25 @@ NON_COMMERCIAL = (
 )
 
 
+def accuracy(metrics: Mapping[str, Any]) -> str:
+    """How good, in words: by the first scorer, on the evaluation that metrics.json is of."""
+    name, scorer = next(iter(metrics["scorers"].items()))
+    overall = scorer["overall"]
+    share = "unknown" if overall["accuracy"] is None else f"{100 * overall['accuracy']:.1f} %"
+    interval = " to ".join(f"{100 * edge:.1f}" for edge in overall["ci95"] or ())
+    edges = f" ({interval})" if interval else ""
+    return f"{share}{edges} of {overall['n']} questions of {metrics['dataset']} {metrics['split']}, by {name}"
+
+
 def text(config: Mapping[str, Any], metrics: Mapping[str, Any] | None, tags: Mapping[str, str]) -> str:
-    """config: as the version holds it; metrics: what metrics.json holds; tags: those of the version."""
+    """config: as the version holds it; metrics: what metrics.json holds; tags: what the version is made from."""
     base, frames = config["model"], config["frames"]
     revision = f" at {base['revision']}" if base["revision"] else ""
     place = "It is in this version." if config["embeds_base"] else "It is not included: it is looked up at load."
     licence = tags.get("licence", "unknown")
     terms = f"\n\n{NON_COMMERCIAL}" if licence == licences.CINEPILE else ""
-    return f"""# Video-LLaVA fine-tuned on movie scenes
+    good = f"accuracy {accuracy(metrics)}" if metrics else "not evaluated"
+    return f"""# Video-LLaVA fine-tuned on movie scenes: {good}
 
 A LoRA adapter for the base model `{base["base"]}`{revision}, quantisation `{base["quantization"]}`,
 computed in `{base["dtype"]}`. {place} It must have the digest `{config["base_sha256"]}`.
@@ -54,13 +65,20 @@ then `mlflow run . -P params=params.yaml` with the `params.yaml` of this version
 
 def _hashes(tags: Mapping[str, str]) -> str:
     rows = [
-        f"| {name} | `{tags[name]}` |"
+        f"| {name} | {_shown(name, tags)} |"
         for name in sorted(tags)
         if name.startswith(("git.", "dvc.", "run.")) or name.endswith("_digest")
     ]
     return (
         "\n".join(["| made from | |", "| --- | --- |", *rows]) if rows else "Nothing is known of what it was made from."
     )
+
+
+def _shown(name: str, tags: Mapping[str, str]) -> str:
+    """A run as a link within MLflow's UI."""
+    value = tags[name]
+    is_linked = name.startswith("run.") and "experiment" in tags
+    return f"[{value}](#/experiments/{tags['experiment']}/runs/{value})" if is_linked else f"`{value}`"
 
 
 def _results(metrics: Mapping[str, Any] | None) -> str:

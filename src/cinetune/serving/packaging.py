@@ -21,11 +21,11 @@ from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from cinetune import provenance
-from cinetune.artifacts import Adapter, seen_by
+from cinetune.artifacts import Adapter, Evaluation, seen_by
 from cinetune.cinepile import prompts
 from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.model import lookup
-from cinetune.params import Params
+from cinetune.params import Params, making
 from cinetune.serving import model_card
 from cinetune.serving.pyfunc import trying
 from cinetune.serving.service import SCORERS, example_row
@@ -42,14 +42,16 @@ def log_model(
     adapter: Adapter,
     params: Params,
     metrics: Mapping[str, Any] | None,
-    tags: Mapping[str, str],
+    origin: Mapping[str, str],
     embed_base: bool = False,
+    evaluation: Evaluation | None = None,
 ) -> ModelInfo:
     """Log the adapter as a served model to the active MLflow run.
 
-    params: with the sections that the adapter was trained with; metrics: what metrics.json holds; tags: what the
-    card tells of where it comes from; embed_base: put the base model into it. Raises InputError when its base
-    model is missing, and when what was logged cannot be loaded or cannot answer its own example.
+    params: with the sections that the adapter was trained with; metrics: what metrics.json holds; origin: what it
+    was made from; embed_base: put the base model into it; evaluation: what the next challenger is compared with.
+    Raises InputError when its base model is missing, and when what was logged cannot be loaded or cannot answer its
+    own example.
     """
     root = str(Path.cwd())
     base = lookup.find_base(params.model, root)
@@ -74,13 +76,17 @@ def log_model(
     with tempfile.TemporaryDirectory() as scratch, trying() as trial:
         written = {
             "config": (Path(scratch) / "serving.json", json.dumps(config, indent=2) + "\n"),
-            "card": (Path(scratch) / "README.md", model_card.text(config, metrics, tags)),
-            "params": (Path(scratch) / "params.yaml", yaml.safe_dump(params.to_dict(), sort_keys=False)),
+            "card": (Path(scratch) / "README.md", model_card.text(config, metrics, origin)),
+            "params": (Path(scratch) / "params.yaml", yaml.safe_dump(making(params.to_dict()), sort_keys=False)),
+            "origin": (Path(scratch) / "origin.json", json.dumps(dict(origin), indent=2) + "\n"),
         }
         card = written["card"][1]
         for path, content in written.values():
             path.write_text(content, encoding="utf-8")
         artifacts = {"adapter": str(adapter.folder), **{name: str(path) for name, (path, _) in written.items()}}
+        if evaluation:
+            evaluation.write(Path(scratch) / "evaluation")
+            artifacts["evaluation"] = str(Path(scratch) / "evaluation")
         if embed_base:
             artifacts["base"] = str(_copy_base(base, Path(scratch) / "base"))
         info = mlflow.pyfunc.log_model(
@@ -93,6 +99,7 @@ def log_model(
             input_example=pd.DataFrame([example_row()]),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
             params={
+                "adapter_digest": adapter.digest,
                 "base": params.model.base,
                 "lora_rank": params.train.lora_rank,
                 "learning_rate": params.train.learning_rate,

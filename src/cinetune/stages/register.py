@@ -1,9 +1,9 @@
 """Make the adapter a version of the registered model, and champion when it is no worse than the one before.
 
 Takes the adapter (outputs/adapter/) and its evaluation (outputs/evaluation/finetuned/); makes a version of
-`register.name` with the alias `challenger`, and `champion` when it has earned it. An adapter that is
-registered already gets no second version. Run it with `mlflow run . -e register`, with `-P force=true` to make it
-champion whatever the comparison says, with `-P rollback=true` to give champion back to the version before.
+`register.name` with the alias `challenger`, and `champion` when it has earned it. An adapter that is registered already
+gets no second version. Run it with `mlflow run . -e register`; `-P force=true` makes it champion whatever the
+comparison says, `-P rollback=true` gives champion back to the version before, or to that of `-P version=`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,17 @@ def run(params: Params) -> str:
         raise InputError("register writes to MLflow and nothing else: unset CINETUNE_UNTRACKED.")
     if chosen.rollback and chosen.force:
         raise InputError("register.rollback and register.force cannot both be true: choose one.")
+    if chosen.version and not chosen.rollback:
+        raise InputError("register.version names what a rollback goes back to: set register.rollback to true as well.")
     with lifecycle.start("register", pipeline.tags_of(params), name="register") as tracked:
         tracked.log_params(params.sections(*SECTIONS))
-        version, said = promotion.roll_back(chosen.name) if chosen.rollback else _register(params, tracked)
+        with registry.one_registration():
+            if chosen.rollback:
+                version, said = promotion.roll_back(chosen.name, chosen.version)
+            else:
+                version, said = _register(params, tracked)
         tracked.set_tags({"version": version})
-        tracked.rename(f"{'roll back to' if chosen.rollback else 'register'} version {version}")
+        tracked.rename(pipeline.run_name("roll back" if chosen.rollback else "register", f"version {version}"))
         tracked.describe(f"[{chosen.name}](#/models/{chosen.name}/versions/{version}): {said}")
         print(f"register: {said}")
         return version
@@ -60,36 +66,33 @@ def _register(params: Params, tracked: runs.Tracker) -> tuple[str, str]:
     params = adapter.params(params)
     evaluation.check_of(adapter, params, packaging.measured(params))
     licence = licences.of_data(params.data.name, chosen.accept_licence)
-    version = registry.versions(chosen.name).get(adapter.digest)
+    registry.check_data(chosen.name, params.data.name)
+    version = registry.version_of(chosen.name, adapter.digest)
     if version is None:
         version = _create(params, adapter, evaluation, licence, tracked)
         print(f"register: {chosen.name} version {version} made from {chosen.adapter}.")
     else:
         print(f"register: {chosen.adapter} is version {version} of {chosen.name} already.")
-    tracked.log_artifacts(Path(chosen.evaluation), "evaluation")
     return version, promotion.promote(params, version, evaluation)
 
 
 def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: str, tracked: runs.Tracker) -> str:
     from cinetune.evaluation import metrics
-    from cinetune.serving import packaging
+    from cinetune.serving import model_card, packaging
 
     chosen, summary = params.register, evaluation.summary
-    tags = {
-        "licence": licence,
-        "dataset": f"{summary['dataset']} {summary['split']}",
-        **{f"accuracy.{scorer}": str(s["overall"]["accuracy"]) for scorer, s in summary["scorers"].items()},
-        **pipeline.origin_tags(params, adapter, evaluation, tracked.experiment_id),
-    }
-    info = packaging.log_model(adapter, params, summary, tags, chosen.embed_base)
+    origin = pipeline.origin_of(params, adapter, evaluation, tracked.experiment_id) | {"licence": licence}
+    tracked.set_tags(origin)
+    info = packaging.log_model(adapter, params, summary, origin, chosen.embed_base, evaluation)
     # A version can be made where the data is not.
     if Path(params.data.root).is_dir():
         pipeline.log_questions(tracked, params, "train")
         dataset = pipeline.log_questions(tracked, params, summary["split"])
         tracked.log_model_metrics(info.model_id, metrics.mlflow_metrics(summary), dataset)
     registry.describe_model(chosen.name, DESCRIPTION.format(name=chosen.name))
-    of_base = {"base_sha256": str(info.metadata["base_sha256"])}
-    return registry.create_version(chosen.name, info.model_uri, tags | of_base)
+    # The rest is in the card, and whole in the version's origin.json.
+    tags = {"accuracy": model_card.accuracy(summary), "data": params.data.name, "licence": licence}
+    return registry.create_version(chosen.name, info.model_uri, adapter.digest, tags)
 
 
 def main(argv: Sequence[str]) -> int:

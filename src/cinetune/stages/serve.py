@@ -9,12 +9,16 @@ registered); each can be changed, as in --timeout_s 30.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from cinetune import cli
 from cinetune.errors import InputError
 from cinetune.serving.server import listener
+from cinetune.tracking import registry
 from cinetune.tracking.queries import load_model
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,4 +37,5 @@ def main(argv: Sequence[str]) -> int:
 def run(model_uri: str, host: str, port: int, changed: dict[str, str]) -> None:
     """Serve until stopped. Raises InputError where the port or the model cannot be had."""
     cli.set_up_logging([], "%(asctime)s %(levelname)s %(message)s")
+    logger.info("serving %s", ", ".join(f"{key} {value}" for key, value in registry.told(model_uri).items()))
     listener.serve(lambda: load_model(model_uri), host, port, changed)

@@ -16,7 +16,7 @@ from cinetune import errors, provenance
 from cinetune.errors import InputError, reason_of
 from cinetune.runtime import distributed
 from cinetune.tracking import owners, ui
-from cinetune.tracking.runs import MAX_TAG_CHARS, NAME, Run, Tracker, UntrackedRun
+from cinetune.tracking.runs import NAME, Run, Tracker, UntrackedRun, failure_tags
 from cinetune.tracking.store import (
     deferred_signals,
     experiment_id,
@@ -70,13 +70,23 @@ def start(
     run.finish("FINISHED")
 
 
+@contextmanager
+def given(stage: str, name: str) -> Iterator[Tracker]:
+    """The run that `mlflow run` has begun for this process, none otherwise: for what makes nothing."""
+    if "MLFLOW_RUN_ID" not in os.environ:
+        yield UntrackedRun(is_silent=True)
+        return
+    with start(stage, name=name) as run:
+        yield run
+
+
 def _open(stage: str, name: str, parent: Tracker | None) -> Run:
     import mlflow
 
     with reaching():
         client = open_store()
         if "MLFLOW_RUN_ID" in os.environ:
-            active = mlflow.start_run(log_system_metrics=_wants_system_metrics(stage))
+            active = mlflow.start_run(log_system_metrics=False)
             if _is_random(active.info.run_name):
                 client.set_tag(active.info.run_id, NAME, name)
         else:
@@ -86,16 +96,17 @@ def _open(stage: str, name: str, parent: Tracker | None) -> Run:
                 parent_run_id=parent.id if parent else os.environ.get(PARENT),
                 nested=parent is not None,
                 tags={"mlflow.source.name": f"cinetune {stage}"},
-                log_system_metrics=_wants_system_metrics(stage),
+                log_system_metrics=False,
             )
         _add_views(client, active.info.experiment_id)
     os.environ.pop("MLFLOW_RUN_ID", None)
-    return Run(active.info.run_id, active.info.experiment_id, client)
+    return Run(active.info.run_id, active.info.experiment_id, client, _wants_system_metrics(stage))
 
 
-def _wants_system_metrics(stage: str) -> bool | None:
-    """None leaves the choice to MLflow's own variable."""
-    return stage in SYSTEM_METRICS_STAGES if "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING" not in os.environ else None
+def _wants_system_metrics(stage: str) -> bool:
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as CHOICE
+
+    return bool(CHOICE.get()) if CHOICE.is_set() else stage in SYSTEM_METRICS_STAGES
 
 
 def close_abandoned(experiment_id: str) -> None:
@@ -105,7 +116,7 @@ def close_abandoned(experiment_id: str) -> None:
         client = open_store()
         for run in client.search_runs([experiment_id], ours):
             if owners.is_gone(run.data.tags):
-                client.set_tag(run.info.run_id, "failure", ABANDONED)
+                _say_failure(client, run.info.run_id, ABANDONED)
                 client.set_terminated(run.info.run_id, "KILLED")
                 logger.warning("tracking: run %s is KILLED: %s.", run.info.run_id, ABANDONED)
 
@@ -123,11 +134,11 @@ def _is_random(name: str) -> bool:
 
 
 def _add_views(client: MlflowClient, experiment_id: str) -> None:
-    """Give an experiment its note and views, unless it has tags of those names already."""
+    """Give an experiment its note, unless it has one already, and its views as they are now."""
     with one_at_a_time():
         known = client.get_experiment(experiment_id).tags
         for key, value in ui.tags(int(time.time() * 1000)).items():
-            if key not in known:
+            if key not in known or ui.is_older_view(known[key], value):
                 client.set_experiment_tag(experiment_id, key, value)
 
 
@@ -151,10 +162,15 @@ def fail(run_id: str, reason: str) -> None:
                 return
             if _is_random(run.info.run_name):
                 client.set_tag(run_id, NAME, run.data.tags.get("mlflow.project.entryPoint", run.info.run_name))
-            client.set_tag(run_id, "failure", reason[:MAX_TAG_CHARS])
+            _say_failure(client, run_id, reason)
             client.set_terminated(run_id, "FAILED")
     except InputError as error:
         logger.error("tracking: %s", error)
+
+
+def _say_failure(client: MlflowClient, run_id: str, reason: str) -> None:
+    for name, value in failure_tags(reason).items():
+        client.set_tag(run_id, name, value)
 
 
 def _reason(error: BaseException) -> str:

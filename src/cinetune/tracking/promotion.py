@@ -1,20 +1,39 @@
-"""Which version is champion: challengers are compared with it, forced, or rolled back."""
+"""Which version is champion: challengers are compared with it, forced, or rolled back; a model's history says why.
+
+MLflow's own buttons may move an alias or delete a version at any time, so the alias decides and the history explains.
+"""
 
 from __future__ import annotations
 
-import pandas as pd
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
 from cinetune.artifacts import Evaluation
 from cinetune.errors import InputError
 from cinetune.evaluation.promotion import Verdict, judge
 from cinetune.params import Params
 from cinetune.tracking import registry
+from cinetune.tracking.runs import MAX_TAG_CHARS
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-# The version's run keeps what it answered, for the next challenger to be compared with.
-PREDICTIONS = "evaluation/predictions.parquet"
-# On a version: why it is champion or not, which one it followed, why it is champion no more.
-REASON, BEFORE, ROLLED_BACK = "champion_reason", "champion_before", "rolled_back"
+# On a version: why it is champion or not, as of the last time that this was decided.
+REASON = "champion_reason"
+# How the model's tags begin that are its history; the time follows, so that their order is that of the decisions.
+HISTORY = "history "
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of `version`; `champion` is the one afterwards, `is_rollback` whether `version` gave way to it."""
+
+    version: str
+    champion: str
+    reason: str
+    is_rollback: bool = False
 
 
 def promote(params: Params, version: str, evaluation: Evaluation) -> str:
@@ -25,11 +44,9 @@ def promote(params: Params, version: str, evaluation: Evaluation) -> str:
     if champion == version:
         return f"version {version} is {CHALLENGER}, and {CHAMPION} already."
     verdict = _judge(params, champion, version, evaluation)
-    registry.tag_version(name, version, REASON, verdict.reason)
     if verdict.has_earned:
-        if champion:
-            registry.tag_version(name, version, BEFORE, champion)
         registry.set_alias(name, CHAMPION, version)
+    _record(name, Decision(version, version if verdict.has_earned else champion or "", verdict.reason))
     earned = f" and {CHAMPION}" if verdict.has_earned else f", {CHAMPION} stays {champion}"
     return f"version {version} is {CHALLENGER}{earned}: {verdict.reason}."
 
@@ -38,27 +55,85 @@ def _judge(params: Params, champion: str | None, version: str, evaluation: Evalu
     chosen = params.register
     if champion is None:
         return Verdict(True, "there was no champion")
-    theirs = registry.read_artifact(chosen.name, champion, PREDICTIONS, pd.read_parquet)
-    if theirs is None:
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = registry.fetch_evaluation(chosen.name, champion, Path(scratch))
+            theirs = Evaluation.open(folder, f"version {champion}")
+    except InputError:
         found = Verdict(False, f"the predictions of version {champion} are gone, so the two cannot be compared")
     else:
-        found = judge(evaluation.predictions, theirs, champion, chosen, params.evaluate)
+        found = judge(evaluation.predictions, theirs.predictions, champion, chosen, params.evaluate)
     if chosen.force:
         return Verdict(True, f"forced; without that: {found.reason}")
-    rolled_back = registry.version_tags(chosen.name, version).get(ROLLED_BACK)
+    rolled_back = _rolled_back(history(chosen.name)).get(version)
     if rolled_back:
-        return Verdict(False, f"it was champion before and was rolled back ({rolled_back})")
+        return Verdict(False, f"it was champion before and was rolled back (to version {rolled_back.champion})")
     return found
 
 
-def roll_back(name: str) -> tuple[str, str]:
-    """The version that is champion again, and that in a sentence. Raises InputError where there is none before."""
+def roll_back(name: str, version: str = "") -> tuple[str, str]:
+    """The version that is champion again, and that in a sentence.
+
+    version: which one; empty for the champion before. Raises InputError where there is none.
+    """
     champion = registry.aliases(name).get(CHAMPION)
-    if champion is None:
-        raise InputError(f"model {name!r} has no champion: nothing can be rolled back.")
-    before = registry.version_tags(name, champion).get(BEFORE)
-    if before is None:
-        raise InputError(f"champion {champion} of {name!r} follows no other version: nothing can be rolled back.")
-    registry.tag_version(name, champion, ROLLED_BACK, f"to version {before}")
-    registry.set_alias(name, CHAMPION, before)
-    return before, f"{CHAMPION} is version {before} again, no longer {champion}."
+    there = registry.numbers(name)
+    if not there or (version and version not in there):
+        remedy = f"choose from {', '.join(there)}" if there else "register one first"
+        raise InputError(f"there is no version {version}{' ' if version else ''}of {name!r}: {remedy}.")
+    target = version or _before(name, champion, there)
+    if target == champion:
+        raise InputError(f"version {target} of {name!r} is champion already: nothing can be rolled back.")
+    registry.set_alias(name, CHAMPION, target)
+    reason = f"rolled back to version {target}"
+    _record(name, Decision(champion or target, target, reason if champion else "there was no champion", bool(champion)))
+    return target, f"{CHAMPION} is version {target} again, {f'no longer {champion}' if champion else 'there was none'}."
+
+
+def _before(name: str, champion: str | None, there: Sequence[str]) -> str:
+    """The last champion before this one among the versions that are there."""
+    line = [version for version in _line(history(name)) if version in there]
+    if champion and line[-1:] != [champion]:
+        # It was made champion by hand.
+        line.append(champion)
+    before = [version for version in line if version != champion]
+    if not before:
+        told = f"champion {champion} of {name!r} follows no other version" if champion else f"{name!r} has no champion"
+        raise InputError(f"{told}: name the version to go back to with -P version=<number>.")
+    return before[-1]
+
+
+def _line(decisions: Sequence[Decision]) -> list[str]:
+    """The champions one after another, without those that were rolled back."""
+    line: list[str] = []
+    for decision in decisions:
+        if decision.is_rollback:
+            places = [place for place, version in enumerate(line) if version == decision.champion]
+            line = line[: places[-1]] if places else line[:-1]
+        if decision.champion and line[-1:] != [decision.champion]:
+            line.append(decision.champion)
+    return line
+
+
+def _rolled_back(decisions: Sequence[Decision]) -> dict[str, Decision]:
+    """Those that were rolled back and have not become champion since."""
+    found = {}
+    for decision in decisions:
+        if decision.is_rollback:
+            found[decision.version] = decision
+        found.pop(decision.champion, None)
+    return found
+
+
+def history(name: str) -> list[Decision]:
+    """All that was decided about a model's versions, oldest first."""
+    tags = registry.model_tags(name)
+    return [Decision(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(HISTORY)]
+
+
+def _record(name: str, decision: Decision) -> None:
+    # What MLflow's tags hold, with room for the rest.
+    reason = decision.reason[: MAX_TAG_CHARS // 2]
+    registry.tag_version(name, decision.version, REASON, reason)
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    registry.tag_model(name, f"{HISTORY}{now}", json.dumps(asdict(decision) | {"reason": reason}))

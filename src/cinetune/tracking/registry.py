@@ -2,26 +2,90 @@
 
 from __future__ import annotations
 
+import json
 import re
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from cinetune.errors import InputError
 from cinetune.tracking.queries import fetch
-from cinetune.tracking.store import deferred_signals, open_store, reaching, store_errors
+from cinetune.tracking.store import deferred_signals, file_of_store, open_store, reaching, store_errors
 from cinetune.tracking.ui import NOTE_TAG
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+# A logged model's parameter and, on versions of earlier releases, their tag: sha256 of the adapter's files.
+DIGEST = "adapter_digest"
+LOGGED = "models:/"
+ADDRESS = r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))"
+# In a version: what it was made from, and what it answered.
+ORIGIN, EVALUATION = "artifacts/origin.json", "artifacts/evaluation"
 
 
-def versions(name: str) -> dict[str, str]:
-    """Version by `adapter_digest`; of several, the newest."""
+@contextmanager
+def one_registration() -> Iterator[None]:
+    """Holds the registry for the block: of a store that is a file for everyone, of a server in this folder."""
+    lock = file_of_store() or Path("outputs/registry")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{lock}.register.lock"):
+        yield
+
+
+def check_data(name: str, data: str) -> None:
+    """Raises InputError for a model whose versions were trained on other data: its champion is judged on that alone."""
+    held = {version.tags["data"] for version in _versions(name) if "data" in version.tags}
+    if held and data not in held:
+        own = re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-")
+        raise InputError(
+            f"model {name!r} is of {' and '.join(sorted(held))}, and a champion is compared on the same questions: "
+            f"give versions trained on {data!r} a model of their own, as in register.name={own}-video-llava."
+        )
+
+
+def told(uri: str) -> dict[str, str]:
+    """What stands behind an address, for those who serve it: model, version, data, accuracy, base.
+
+    Only what the registry tells; of an address that is not the registry's the address alone.
+    """
+    if not re.fullmatch(ADDRESS, uri):
+        return {"model": uri}
+    name, version = resolve(uri)
+    with reaching(f"version {version} of {name!r} cannot be read"):
+        found = open_store().get_model_version(name, version)
+        kept = {key: found.tags[key] for key in ("data", "accuracy") if key in found.tags}
+        with suppress(*store_errors()):
+            kept["base"] = open_store().get_logged_model(found.source.removeprefix(LOGGED)).params["base"]
+    return {"model": name, "version": version, **kept}
+
+
+def version_of(name: str, digest: str) -> str | None:
+    """The version of the adapter with this digest; of several, the first."""
+    return next((str(version.version) for version in _versions(name) if _digest_of(version) == digest), None)
+
+
+def numbers(name: str) -> list[str]:
+    """All versions of a model, oldest first; none where there is no such model."""
+    return [str(version.version) for version in _versions(name)]
+
+
+def _versions(name: str) -> list[ModelVersion]:
     with reaching():
         found = open_store().search_model_versions(f"name = '{name}'")
-    found = sorted(found, key=lambda version: int(version.version))
-    return {version.tags.get("adapter_digest", ""): str(version.version) for version in found}
+    return sorted(found, key=lambda version: int(version.version))
+
+
+def _digest_of(version: ModelVersion) -> str | None:
+    if DIGEST in version.tags or not str(version.source).startswith(LOGGED):
+        return version.tags.get(DIGEST)
+    # Of a version whose model was deleted nothing is left to be served.
+    with suppress(*store_errors()):
+        return open_store().get_logged_model(version.source.removeprefix(LOGGED)).params.get(DIGEST)
+    return None
 
 
 def aliases(name: str) -> dict[str, str]:
@@ -38,27 +102,21 @@ def aliases(name: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in found.items()}
 
 
-def run_of(uri: str) -> str:
-    """The run that registered the version at `models:/<name>@<alias>` or `models:/<name>/<version>`."""
-    name, has_alias, alias = uri.removeprefix("models:/").partition("@")
-    name, _, number = (name, "", "") if has_alias else name.partition("/")
-    if not name or not (alias or number):
-        raise InputError(f"{uri!r} names no version: write models:/<name>@<alias> or models:/<name>/<version>.")
-    with reaching(f"{uri!r} cannot be found"):
-        client = open_store()
-        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
-        return str(found.run_id)
+def create_version(name: str, model_uri: str, digest: str, tags: Mapping[str, str]) -> str:
+    """A version of a logged model, described as that is.
 
-
-def create_version(name: str, model_uri: str, tags: Mapping[str, str]) -> str:
-    """A version of a logged model, described as that is."""
+    Where another machine made one of the same adapter in the meantime, that one.
+    """
     import mlflow
 
     with reaching(), deferred_signals():
         made = mlflow.register_model(model_uri, name, await_registration_for=60, tags=dict(tags))
-        logged = open_store().get_logged_model(model_uri.removeprefix("models:/"))
+        logged = open_store().get_logged_model(model_uri.removeprefix(LOGGED))
         open_store().update_model_version(name, made.version, logged.tags[NOTE_TAG])
-        return str(made.version)
+        first = version_of(name, digest) or str(made.version)
+        if first != str(made.version):
+            open_store().delete_model_version(name, made.version)
+        return first
 
 
 def describe_model(name: str, text: str) -> None:
@@ -98,7 +156,7 @@ def resolve(uri: str) -> tuple[str, str]:
 
     Raises InputError for another text and where there is no such alias.
     """
-    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
+    found = re.fullmatch(ADDRESS, uri)
     if found is None:
         raise InputError(f"{uri!r} names no version: write models:/<name>@<alias> or models:/<name>/<version>.")
     name, alias, version = found.groups()
@@ -113,11 +171,31 @@ def fetch_artifact(name: str, version: str, path: str, target: Path) -> Path:
     return fetch(f"models:/{name}/{version}/{path}", target)
 
 
-def read_artifact(name: str, version: str, path: str, read: Callable[[Path], T]) -> T | None:
-    """An artifact of the run that a version came from; None where it is gone."""
+def fetch_evaluation(name: str, version: str, target: Path) -> Path:
+    """The folder with what a version answered when it was registered. Raises InputError where it is gone."""
     try:
-        run_id = open_store().get_model_version(name, version).run_id
-        with tempfile.TemporaryDirectory() as scratch:
-            return read(Path(open_store().download_artifacts(run_id, path, scratch)))
-    except store_errors():
-        return None
+        return fetch_artifact(name, version, EVALUATION, target)
+    except InputError:
+        # Earlier releases kept it with the run that registered the version.
+        with reaching(f"version {version} of {name!r} cannot be read"):
+            run_id = open_store().get_model_version(name, version).run_id
+        return fetch(f"runs:/{run_id}/evaluation", target)
+
+
+def read_origin(name: str, version: str, scratch: Path) -> dict[str, str]:
+    """What a version was made from: as the version holds it, else the tags of a version of an earlier release."""
+    tags = version_tags(name, version)
+    if DIGEST in tags:
+        return tags
+    found: dict[str, str] = json.loads(fetch_artifact(name, version, ORIGIN, scratch).read_text(encoding="utf-8"))
+    return found
+
+
+def model_tags(name: str) -> dict[str, str]:
+    with reaching(f"model {name!r} cannot be read"):
+        return dict(open_store().get_registered_model(name).tags)
+
+
+def tag_model(name: str, key: str, value: str) -> None:
+    with reaching():
+        open_store().set_registered_model_tag(name, key, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,26 +11,42 @@ from typing import Any
 
 import yaml
 
+from cinetune import params as params_module
 from cinetune.errors import InputError, reason_of
 from cinetune.tracking import registry
 
 FOLDER = Path("outputs/reproduce")
-# What `dvc add` put under control, and the tag that holds its hash.
-TRACKED = {"data.dvc": "dvc.data", "base-model.dvc": "dvc.base-model"}
+# What `dvc add` put under control: what it is called, the parameter that names it, and where its hash is kept.
+TRACKED = (("the data", ("data", "root"), "dvc.data"), ("the base model", ("model", "base"), "dvc.base-model"))
 
 
 def commands(uri: str) -> tuple[list[str], list[str]]:
     """What was found, as comments, and the commands. Raises InputError for the first thing that cannot be had."""
     name, version = registry.resolve(uri)
-    tags = registry.version_tags(name, version)
-    commit = _check_commit(tags, uri)
-    tracked = {path: _check_tracked(commit, path, tags[tag]) for path, tag in TRACKED.items() if tag in tags}
-    params = _write_params(name, version)
-    return _found(uri, name, version, tags, tracked), _commands(tags, commit, list(tracked), params)
+    with tempfile.TemporaryDirectory() as scratch:
+        origin = registry.read_origin(name, version, Path(scratch))
+        fetched = registry.fetch_artifact(name, version, "artifacts/params.yaml", Path(scratch))
+        params = params_module.making(params_module.read_yaml(fetched))
+    commit = _check_commit(origin, uri)
+    found = [f"# {uri} is version {version} of {name}", f"# commit {commit}: found"]
+    if origin.get("git.dirty") == "true":
+        found.append("# CAUTION: files had been changed since that commit, so these commands may make another model")
+    tracked = []
+    for told, (section, key), tag in TRACKED:
+        path = params[section][key]
+        if tag in origin:
+            place = _check_tracked(commit, f"{path}.dvc", origin[tag])
+            found.append(f"# {path}.dvc {origin[tag]}: whole in {place}")
+            tracked.append(f"{path}.dvc")
+        else:
+            revision = origin.get("base_revision") if tag == "dvc.base-model" else ""
+            at = f" at {revision}" if revision else ""
+            found.append(f"# {told}, {path}{at}: not under DVC when the version was made, not checked")
+    return found, _commands(origin, commit, tracked, _write_params(name, version, params, origin))
 
 
-def _check_commit(tags: Mapping[str, str], uri: str) -> str:
-    commit = tags.get("git.commit")
+def _check_commit(origin: Mapping[str, str], uri: str) -> str:
+    commit = origin.get("git.commit")
     if commit is None:
         raise InputError(f"{uri!r} was registered outside a git repository: its commit is not known.")
     if _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
@@ -77,14 +94,17 @@ def _has_all(store: Any, md5: str) -> bool:
     return files <= set(store.oids_exist(files))
 
 
-def _write_params(name: str, version: str) -> Path:
-    found = registry.fetch_artifact(name, version, "artifacts/params.yaml", FOLDER / "fetched")
+def _write_params(name: str, version: str, params: dict[str, Any], origin: Mapping[str, str]) -> Path:
+    """For the loop: a version of the same model, under the licence that was accepted for it."""
+    licence = {"accept_licence": origin["licence"]} if "licence" in origin else {}
     target = FOLDER / f"{version}.yaml"
-    found.replace(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = {**params, "register": {"name": name, **licence}}
+    target.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return target
 
 
-def _commands(tags: Mapping[str, str], commit: str, tracked: Sequence[str], params: Path) -> list[str]:
+def _commands(origin: Mapping[str, str], commit: str, tracked: Sequence[str], params: Path) -> list[str]:
     folder = f"../cinetune-{commit[:12]}"
     pulled = [f"dvc pull {' '.join(tracked)}"] if tracked else []
     return [
@@ -93,19 +113,8 @@ def _commands(tags: Mapping[str, str], commit: str, tracked: Sequence[str], para
         f"cd {folder}",
         *pulled,
         "mlflow run . --env-manager local -P params=reproduced.yaml",
-        f"# the version that this makes must have the tag adapter_digest={tags['adapter_digest']} on a like machine",
+        f"# the adapter that this makes must have the digest {origin['adapter_digest']} on a like machine",
     ]
-
-
-def _found(uri: str, name: str, version: str, tags: Mapping[str, str], tracked: Mapping[str, str]) -> list[str]:
-    lines = [f"# {uri} is version {version} of {name}", f"# commit {tags['git.commit']}: found"]
-    if tags.get("git.dirty") == "true":
-        lines.append("# CAUTION: files had been changed since that commit, so these commands may make another model")
-    lines += [f"# {path} {tags[TRACKED[path]]}: whole in {place}" for path, place in tracked.items()]
-    if "dvc.base-model" not in tags:
-        revision = tags.get("base_revision") or "no fixed revision"
-        lines.append(f"# base model {tags.get('base_model')} at {revision}: not under DVC, not checked")
-    return lines
 
 
 def _git(*arguments: str) -> str | None:

@@ -14,7 +14,9 @@ from cinetune.tracking.runs import Tracker
 
 def log_evaluation(run: Tracker, target: Path, evaluation: Evaluation) -> list[str]:
     """Log a saved evaluation; a sentence a scorer."""
-    run.log_metrics(metrics.mlflow_metrics(evaluation.summary))
+    found = metrics.mlflow_metrics(evaluation.summary)
+    # Pages open on the metric that was logged first.
+    run.log_metrics(dict(sorted(found.items(), key=lambda item: item[0] != f"{evaluation.summary['split']}/accuracy")))
     run.log_artifacts(target, f"evaluation/{target.name}")
     run.log_rows(evaluation.predictions, "predictions.json")
     said = [f"{target}: {line}" for line in metrics.headlines(evaluation.summary)]

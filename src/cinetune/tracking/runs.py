@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Tracker:
         self.id = run_id
 
     def log_params(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
-        """`{"train": {"epochs": 3}}` as `train.epochs`; keys that the run has already stay as they are."""
+        """`{"train": {"epochs": 3}}` as `train.epochs`, `{"": {"Seed": 1}}` as `Seed`; keys that the run has stay."""
 
     def log_metrics(self, metrics: Mapping[str, float | None], step: int = 0) -> None:
         """None is left out. While the server is unreachable metrics are buffered, and sent when it is back."""
@@ -60,8 +61,10 @@ class Tracker:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Values are cut at MLflow's limit."""
 
-    def log_dataset(self, name: str, context: str, source: Path, digest: str) -> None:
-        """An input of the run; `digest` (36 characters at most) is DVC's where DVC has the data."""
+    def log_dataset(
+        self, name: str, context: str, source: Path, digest: str, schema: Mapping[str, str], counts: Mapping[str, int]
+    ) -> None:
+        """An input of the run: `digest` has 36 characters at most, `schema` is type by column."""
 
     def log_artifacts(self, folder: Path, path: str) -> None:
         """The content of a folder, below `path`."""
@@ -87,11 +90,16 @@ class UntrackedRun(Tracker):
 
 
 class Run(Tracker):
-    """An open MLflow run. A failed write never stops the work: it is reported at the end, and metrics are resent."""
+    """An open MLflow run. A failed write never stops the work: it is reported at the end, and metrics are resent.
 
-    def __init__(self, run_id: str, experiment_id: str, client: MlflowClient) -> None:
+    has_system_metrics: add those of the machine, after the first of its own, for pages open on what came first.
+    """
+
+    def __init__(self, run_id: str, experiment_id: str, client: MlflowClient, has_system_metrics: bool = False) -> None:
         super().__init__(run_id, experiment_id)
         self._client = client
+        self._has_system_metrics = has_system_metrics
+        self._monitor: SystemMetricsMonitor | None = None
         self._buffer: list[Metric] = []
         self._num_dropped = 0
         self._retry_at = 0.0
@@ -107,14 +115,16 @@ class Run(Tracker):
                 self._client.set_tag(run_id, name, value)
             earlier = mlflow.start_run(run_id=run_id, nested=True)
             self.id = run_id
-            if "failure" in earlier.data.tags:
-                self._client.delete_tag(run_id, "failure")
+            for name in failure_tags("").keys() & earlier.data.tags.keys():
+                self._client.delete_tag(run_id, name)
 
     def log_params(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         from mlflow.entities import Param
 
         flat = {
-            f"{section}.{name}": str(value) for section, values in sections.items() for name, value in values.items()
+            f"{section}.{name}".removeprefix("."): str(value)
+            for section, values in sections.items()
+            for name, value in values.items()
         }
 
         def write() -> None:
@@ -134,6 +144,11 @@ class Run(Tracker):
         ]
         if time.monotonic() >= self._retry_at:
             self._send_metrics()
+        if self._has_system_metrics and self._monitor is None:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(self.id, resume_logging=True)
+            self._monitor.start()
 
     def log_model_metrics(self, model_id: str, metrics: Mapping[str, float | None], dataset: tuple[str, str]) -> None:
         from mlflow.entities import Metric
@@ -160,10 +175,20 @@ class Run(Tracker):
         entities = [RunTag(name, str(value)[:MAX_TAG_CHARS]) for name, value in tags.items()]
         self._attempt("tags", lambda: self._client.log_batch(self.id, tags=entities))
 
-    def log_dataset(self, name: str, context: str, source: Path, digest: str) -> None:
+    def log_dataset(
+        self, name: str, context: str, source: Path, digest: str, schema: Mapping[str, str], counts: Mapping[str, int]
+    ) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        dataset = Dataset(name, digest[:36], "local", json.dumps({"uri": source.as_posix()}))
+        columns = [{"name": column, "type": kind, "required": True} for column, kind in schema.items()]
+        dataset = Dataset(
+            name,
+            digest[:36],
+            "local",
+            json.dumps({"uri": source.as_posix()}),
+            json.dumps({"mlflow_colspec": columns}),
+            json.dumps(dict(counts)),
+        )
         used = DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
         self._attempt("a dataset", lambda: self._client.log_inputs(self.id, [used]))
 
@@ -181,9 +206,11 @@ class Run(Tracker):
         import mlflow
 
         with deferred_signals():
+            if self._monitor is not None:
+                self._monitor.finish()
             self._send_metrics()
             if reason:
-                self.set_tags({"failure": reason})
+                self.set_tags(failure_tags(reason))
             # Below a resumed run stands the one that was begun.
             while mlflow.active_run() is not None:
                 self._attempt("its end", lambda: mlflow.end_run(status))
@@ -213,6 +240,11 @@ class Run(Tracker):
             write()
         except store_errors() as error:
             self._lost.append(f"{what} ({reason_of(error)})")
+
+
+def failure_tags(reason: str) -> dict[str, str]:
+    """Where one looks for why a run failed: in a column of the table of runs, and first on its page."""
+    return {"failure": reason[:MAX_TAG_CHARS], ui.NOTE_TAG: f"**Failed:** {reason}"[:MAX_TAG_CHARS]}
 
 
 def metric_name(name: str) -> str:

@@ -56,14 +56,20 @@ def open_store() -> MlflowClient:
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Locks a store that is a file, for the block; a server orders its clients itself."""
+    file = file_of_store()
+    if file is None:
+        yield
+        return
+    with FileLock(f"{file}.lock"):
+        yield
+
+
+def file_of_store() -> Path | None:
+    """The database of a store that is a file; None for a server."""
     import mlflow
 
     uri = mlflow.get_tracking_uri()
-    if not uri.startswith(FILE):
-        yield
-        return
-    with FileLock(f"{uri.removeprefix(FILE)}.lock"):
-        yield
+    return Path(uri.removeprefix(FILE)) if uri.startswith(FILE) else None
 
 
 @cache

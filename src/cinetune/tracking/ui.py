@@ -12,7 +12,8 @@ NOTE_TAG, VIEW_TAG = "mlflow.note.content", "mlflow.sharedViewState."
 
 
 NAME, CREATED, DATASET, DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "attributes.`Dataset`", "duration"
-WIDTHS = {NAME: 230, CREATED: 135, DATASET: 135, DURATION: 75}
+FAILURE = "tags.`failure`"
+WIDTHS = {NAME: 230, CREATED: 135, DATASET: 135, DURATION: 75, FAILURE: 300}
 USUAL_WIDTH = 100
 # What can be hidden goes by another name there than what has a width.
 SELECTED = {DURATION: "attributes.`Duration`"}
@@ -20,9 +21,15 @@ SELECTED = {DURATION: "attributes.`Duration`"}
 
 @dataclass(frozen=True)
 class View:
+    """`order`: the column that rows stand by, highest first; empty for the newest first.
+
+    By time, rows below others are folded away under them, whichever are searched for; by a column they are not.
+    """
+
     title: str
     search: str
     columns: Sequence[str]
+    order: str = ""
 
 
 VIEWS = {
@@ -36,6 +43,7 @@ VIEWS = {
             "metrics.`finetuned/accuracy`",
             "metrics.`test/accuracy`",
             "metrics.`validation/accuracy`",
+            FAILURE,
         ),
     ),
     "trainings": View(
@@ -51,6 +59,7 @@ VIEWS = {
             "params.`train.lora_rank`",
             "params.`train.seed`",
         ),
+        "metrics.`best/validation_accuracy`",
     ),
     "evaluations": View(
         "Evaluations",
@@ -65,6 +74,7 @@ VIEWS = {
             "params.`evaluate.model`",
             "params.`evaluate.ablation`",
         ),
+        "metrics.`test/accuracy`",
     ),
 }
 
@@ -76,10 +86,23 @@ def tags(now_ms: int) -> dict[str, str]:
         order = [NAME, CREATED, *view.columns]
         state = {
             "searchFilter": view.search,
+            **({"orderByKey": view.order, "orderByAsc": False} if view.order else {}),
             "selectedColumns": [SELECTED.get(column, column) for column in view.columns],
             "columnOrder": order,
             "columnWidths": {column: WIDTHS.get(column, USUAL_WIDTH) for column in order},
+            # Of charts those of the metrics that there are: MLflow would begin with sections that stay empty.
+            "compareRunCharts": [],
+            "compareRunSections": [],
         }
         content = {"name": view.title, "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(state)}
         found[f"{VIEW_TAG}{key}"] = json.dumps(content)
     return found
+
+
+def is_older_view(known: str, now: str) -> bool:
+    """Whether an experiment's tag is a view of an earlier release; what people save goes by other names."""
+    try:
+        return bool(json.loads(known)["state"] != json.loads(now)["state"])
+    except (ValueError, TypeError, KeyError):
+        # Not a view: the note, which a person may have written.
+        return False
