@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cinetune import data_card, provenance
 from cinetune import params as params_module
+from cinetune import provenance
+from cinetune.cinepile import data_card
 from cinetune.errors import InputError
 from cinetune.files import file_md5
 from cinetune.params import PARAMS, Params

@@ -16,9 +16,9 @@ import pytest
 from builders.questions import CHOICES, row
 from builders.refusals import sentence
 from cinetune.cinepile import questions
+from cinetune.cinepile.data_card import DataCard
 from cinetune.data import intake
 from cinetune.data.sources import selection
-from cinetune.data_card import DataCard
 
 pytestmark = pytest.mark.data
 

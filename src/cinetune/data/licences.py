@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cinetune.data_card import MINI, UNKNOWN_LICENCE
+from cinetune.cinepile.data_card import MINI, UNKNOWN_LICENCE
 from cinetune.errors import InputError
 
 # CinePile's data card; its clips belong to their owners besides.

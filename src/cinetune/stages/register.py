@@ -80,19 +80,19 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
     from cinetune.evaluation import metrics
     from cinetune.serving import model_card, packaging
 
-    chosen, summary = params.register, evaluation.summary
+    summary, name = evaluation.summary, params.register.name
     origin = pipeline.origin_of(params, adapter, evaluation, tracked.experiment_id) | {"licence": licence}
     tracked.set_tags(origin)
-    info = packaging.log_model(adapter, params, summary, origin, chosen.embed_base, evaluation)
+    info = packaging.log_model(adapter, params, summary, origin, params.register.embed_base, evaluation)
     # A version can be made where the data is not.
     if Path(params.data.root).is_dir():
         pipeline.log_questions(tracked, params, "train")
         dataset = pipeline.log_questions(tracked, params, summary["split"])
         tracked.log_model_metrics(info.model_id, metrics.mlflow_metrics(summary), dataset)
-    registry.describe_model(chosen.name, DESCRIPTION.format(name=chosen.name))
+    registry.describe_model(name, DESCRIPTION.format(name=name))
     # The rest is in the card, and whole in the version's origin.json.
     tags = {"accuracy": model_card.accuracy(summary), "data": params.data.name, "licence": licence}
-    return registry.create_version(chosen.name, info.model_uri, adapter.digest, tags)
+    return registry.create_version(name, info.model_uri, adapter.digest, tags)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from cinetune import data_card
+from cinetune.cinepile import data_card
+from cinetune.cinepile.data_card import DataCard
 from cinetune.data import licences
 from cinetune.data.intake import ClipRequest, Intake, keep_only
 from cinetune.data.sources import hub
-from cinetune.data_card import DataCard
 from cinetune.errors import InputError
 from cinetune.files import move_whole, write_whole
 from cinetune.params import DownloadParams

@@ -12,11 +12,12 @@ import pytest
 from builders.downloads import PARAMS
 from builders.questions import row
 from builders.refusals import sentence
-from cinetune import data_card, pipeline
 from cinetune import params as params_module
+from cinetune import pipeline
+from cinetune.cinepile import data_card
+from cinetune.cinepile.data_card import DataCard
 from cinetune.data import intake
 from cinetune.data.sources import selection
-from cinetune.data_card import DataCard
 from cinetune.tracking.runs import UntrackedRun
 
 pytestmark = pytest.mark.data
