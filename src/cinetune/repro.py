@@ -1,8 +1,10 @@
 """DVC's pipeline with the values of another file in the place of params.yaml, which stays as it is.
 
+Its stages depend on the base model that comes with the repository only where that is the one that is used.
+
     python -m cinetune.repro <file>
 
-Started by the loop. DVC reads files of its repository through one file system, and this one opens the other file.
+Started by the loop. DVC reads files of its repository through one file system, and this one opens other files.
 """
 
 from __future__ import annotations
@@ -10,33 +12,53 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from dvc.exceptions import DvcException
 from dvc.fs import LocalFileSystem
 from dvc.repo import Repo
 from dvc.ui import ui
 
+from cinetune import params as params_module
+from cinetune.files import write_whole
 from cinetune.params import PARAMS
+
+# What comes with the repository, as dvc.yaml names it.
+OWN_BASE, PIPELINE = "base-model", Path("dvc.yaml")
 
 
 class SubstitutingFileSystem(LocalFileSystem):
-    """The local one, but for one file that is read elsewhere."""
+    """The local one, but for files that are read elsewhere: where, by their path."""
 
-    def __init__(self, path: str, source: str) -> None:
+    def __init__(self, sources: Mapping[Path, Path]) -> None:
         super().__init__()
-        self._path, self._source = os.path.abspath(path), os.path.abspath(source)  # noqa: PTH100
+        self._sources = {str(path.absolute()): str(source.absolute()) for path, source in sources.items()}
 
     def open(self, path: Any, mode: str = "r", **keywords: Any) -> Any:
-        is_replaced = os.path.abspath(path) == self._path  # noqa: PTH100
-        return super().open(self._source if is_replaced else path, mode, **keywords)
+        return super().open(self._sources.get(os.path.abspath(path), path), mode, **keywords)  # noqa: PTH100
+
+
+def without_own_base(pipeline: str) -> str:
+    """dvc.yaml for a base model from elsewhere, which is known by its name and revision alone."""
+    content = yaml.safe_load(pipeline)
+    for stage in content["stages"].values():
+        stage["deps"] = [dep for dep in stage["deps"] if Path(dep).parts[0] != OWN_BASE]
+    return yaml.safe_dump(content, sort_keys=False)
 
 
 def main(source: str) -> int:
     """The exit status, as of `dvc repro`."""
     ui.enable()
+    params = Path(source)
+    sources = {Path(PARAMS): params}
+    if params_module.load(params).model.base != OWN_BASE:
+        sources[PIPELINE] = params.with_name("cinetune-dvc.yaml")
+        write_whole(sources[PIPELINE], without_own_base(PIPELINE.read_text(encoding="utf-8")).encode())
     try:
-        with Repo(".", fs=SubstitutingFileSystem(PARAMS, source)) as repo:
+        with Repo(".", fs=SubstitutingFileSystem(sources)) as repo:
             repo.reproduce()
     except DvcException:
         # Its own handler prints the chain of reasons, without a stack trace.
