@@ -65,6 +65,7 @@ def test_a_recipe_registers_a_model_of_its_own_data_and_serves_that(recipe: str)
     chosen = params_module.load_over(ROOT / "recipes" / f"{recipe}.yaml", ROOT / "params.yaml")
     assert chosen.register.name == f"{chosen.data.name.lower()}-video-llava"
     assert f"make serve MODEL=models:/{chosen.register.name}@champion" in comment_of(recipe)
+    assert chosen.predict.model == f"models:/{chosen.register.name}@champion"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
