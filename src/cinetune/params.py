@@ -139,6 +139,8 @@ class TrainParams:
     seed: CountOrZero
     processes: Count
     resume: Switch
+    checkpoint_minutes: AmountOrZero
+    checkpoints: str
     dry_run: Switch
     compile: Literal["auto", "true", "false"]
     activation_checkpointing: str
@@ -308,7 +310,7 @@ LIMITS = {
 MAKING = ("data", "model", "prompt", "frames", "train", "evaluate", "report", "serve")
 ASKING = {
     "frames": ("engine", "shard", "out"),
-    "train": ("resume", "dry_run"),
+    "train": ("resume", "checkpoint_minutes", "checkpoints", "dry_run"),
     "evaluate": ("model", "ablation", "ablations", "allow"),
 }
 UNKNOWN = ("unexpected_keyword_argument", "invalid_key")

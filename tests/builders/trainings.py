@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,13 @@ class StoppedError(Exception):
     """Raised in the middle of a training."""
 
 
-def train_with_checkpoints(work: Path, stop_at: int | None = None, **changes: Any) -> trainer.TrainingResult:
-    """Ten optimiser steps with nine packs an epoch, one of them alone in a step; each second step is saved."""
+def train_with_checkpoints(
+    work: Path, stop_at: int | None = None, signalled: int = 0, **changes: Any
+) -> trainer.TrainingResult:
+    """Ten optimiser steps with nine packs an epoch, one of them alone in a step; each second step is saved.
+
+    It breaks off where step `stop_at` is reported, and gets the signal `signalled` where the fourth is.
+    """
     tokenizer = tokenizer_of()
     model = fresh_base(tokenizer)
     encoder = encoder_for(model.config, tokenizer, NUM_FRAMES, 512)
@@ -117,6 +123,8 @@ def train_with_checkpoints(work: Path, stop_at: int | None = None, **changes: An
     def report(step: int, figures: Mapping[str, float]) -> None:
         if stop_at is not None and step >= stop_at:
             raise StoppedError
+        if signalled and step == 4:
+            os.kill(os.getpid(), signalled)
 
     checkpoints.begin(work, "run", MADE_BY)
     given = STEPS | changes

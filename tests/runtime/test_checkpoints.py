@@ -62,6 +62,29 @@ def test_a_training_that_was_stopped_twice_ends_bit_by_bit_as_one_that_was_not(w
     assert_same(whole, tmp_path / "work")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_told_to_end_saves_the_step_that_it_is_in(
+    whole: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Between two validations, and as if nothing had been when it goes on."""
+    handler = signal.getsignal(number)
+    with pytest.raises(SystemExit) as left:
+        train(tmp_path / "work", signalled=number)
+    assert left.value.code == 128 + number and signal.getsignal(number) is handler
+    assert checkpoints.last(tmp_path / "work").name == "checkpoint-5"
+    train(tmp_path / "work")
+    assert_same(whole, tmp_path / "work")
+
+
+def test_checkpoints_by_the_clock_change_nothing(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        train(tmp_path / "work", 6, checkpoint_minutes=1e-9)
+    # Without them it would be that of step 4.
+    assert checkpoints.last(tmp_path / "work").name == "checkpoint-5"
+    train(tmp_path / "work", checkpoint_minutes=1e-9)
+    assert_same(whole, tmp_path / "work")
+
+
 def test_a_training_that_was_killed_behind_its_last_step_takes_no_other(whole: Path, tmp_path: Path) -> None:
     """Hugging Face's Trainer would take one more step from a checkpoint at which training was to stop."""
     for name, changes in (("steps", {"max_steps": 3}), ("patience", {"early_stopping_patience": 1})):

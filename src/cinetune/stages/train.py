@@ -68,8 +68,8 @@ def _begin(params: Params, inputs: Inputs, tracked: Tracker, is_pipeline: bool, 
     from cinetune.training import session
 
     made_by = session.identity(params, inputs, pipeline.FRAMES)
-    is_resumed = params.train.resume
-    work, resumed = checkpoints.prepare(pipeline.CHECKPOINTS, tracked.id, made_by, is_pipeline, is_resumed)
+    root = params.train.checkpoints
+    work, resumed = checkpoints.prepare(Path(root), tracked.id, made_by, is_pipeline, params.train.resume)
     if resumed and is_pipeline:
         tracked.set_tags({"resumed": resumed})
     elif resumed:

@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 # All that decides an adapter's bytes. Others must not be saved with it: DVC does not train again for them.
 SECTIONS = ("data", "model", "prompt", "frames", "train")
 # How a training is run, which its result does not tell.
-HOW = ("processes", "resume", "dry_run", "compile", "activation_checkpointing")
+HOW = (
+    "processes", "resume", "checkpoint_minutes", "checkpoints", "dry_run", "compile", "activation_checkpointing",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

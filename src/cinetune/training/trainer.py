@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 from cinetune.training.callbacks import Meter, Report, Reporter, meter_of
 from cinetune.training.dataset import FramesOf, Packs
 from cinetune.training.loss import letter_accuracy, loss_of
+from cinetune.training.saving import Saver
 
 LOG_STEPS = 5
 PACK_WORKERS = 2
@@ -184,14 +185,14 @@ def train(
     difference = pack_difference(adapted, packs[0], packs.plan.packs[0].prefix_tokens, padding)
     report(0, {"check/pack_difference": difference})
     check_pack(difference, adapted)
-    meter = meter_of(model, packs.plan, params.lora_rank)
+    meter, saver = meter_of(model, packs.plan, params.lora_rank), Saver(params.checkpoint_minutes)
     trainer = PackTrainer(
         model=adapted,
         args=_arguments(params, len(packs), work, weight),
         train_dataset=packs,
         eval_dataset=validation,
         data_collator=as_batch,
-        callbacks=[meter, Reporter(report), *_early_stopping(params)],
+        callbacks=[meter, Reporter(report), saver, *_early_stopping(params)],
         validation=validation,
         meter=meter,
         clips_per_step=params.clips_per_step,
@@ -200,6 +201,7 @@ def train(
     with (
         memory.explained(f"training on packs of up to {longest} tokens"),
         compilation.prepared(adapted, params, longest),
+        saver.deferring_signals(),
     ):
         _run(trainer, checkpoint)
     state = trainer.state
