@@ -129,7 +129,7 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -237,11 +237,11 @@ def test_trainings_are_compared_by_what_people_changed(pages: Pages) -> None:
     page = pages.open(f"/compare-runs?runs={json.dumps(chosen)}&experiments={json.dumps(['0'])}")
     page.get_by_text("Parallel Coordinates Plot").first.wait_for()
     until(lambda: page.locator(".js-plotly-plot .axis-title").count() >= 2, page)
-    axes = page.locator(".js-plotly-plot .axis-title").all_inner_texts()
+    axes = page.locator(".js-plotly-plot .axis-title").all_text_contents()
     parameters = [axis for axis in axes if "/" not in axis]
     assert {"Learning rate", "Lora rank"} <= set(parameters) <= {"Epochs", "Learning rate", "Lora rank"}
     assert not [axis for axis in axes if axis.startswith("system/")]
-    assert "unknown" not in page.locator(".js-plotly-plot").first.inner_text()
+    assert "unknown" not in page.locator(".js-plotly-plot").first.text_content()
     pages.picture(page, "trainings")
 
 
