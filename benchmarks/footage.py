@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
@@ -34,6 +35,20 @@ def frames(seconds: float, seed: int) -> Iterator[np.ndarray]:
         left -= length
 
 
+def edited(kind: str, seconds: float, seed: int) -> Iterator[np.ndarray]:
+    """The same with what an editor or a camera does to it: cuts, fades, flashes, fast motion or dim light."""
+    speed = 4 if kind == "fast" else 1
+    for number, image in enumerate(itertools.islice(frames(seconds * speed, seed), 0, None, speed)):
+        if kind == "fades":
+            # To black and back within a second, every three seconds.
+            image = (image * min(1.0, abs((number / FPS) % 3 - 1.5) * 2)).astype(np.uint8)
+        elif kind == "flashes" and number % 60 == 40:
+            image = np.full_like(image, 245)
+        elif kind == "dim":
+            image = (image * 0.4 + 10).astype(np.uint8)
+        yield image
+
+
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Noise whose strength falls with frequency, as in pictures of real things; float32 [height, width, 3]."""
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
@@ -41,6 +56,18 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     channels = [np.fft.irfft2(np.fft.rfft2(rng.normal(size=(height, width))) * fall, (height, width)) for _ in range(3)]
     image = np.stack(channels, axis=-1)
     return (128 + 50 * (image - image.mean()) / image.std()).astype(np.float32)
+
+
+def encode(path: Path, images: Iterable[np.ndarray], options: dict[str, str]) -> Path:
+    """H.264 of frames of this footage's size and rate."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = options
+        for image in images:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        output.mux(stream.encode(None))
+    return path
 
 
 def write(path: Path, seconds: float = 160.0, keyframe_s: float = 5.0, seed: int = 0) -> Path:

@@ -115,6 +115,8 @@ class FramesParams:
     engine: Literal["local", "ray"]
     shard: str
     out: str
+    # Not among what a registered version keeps from before it was added.
+    dry_run: Switch = False
 
 
 @dataclass(frozen=True, config=STRICT)

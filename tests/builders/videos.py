@@ -72,6 +72,7 @@ def write(
     stamps: list[int] | None = None,
     rate: int = 12,
     rotation: int = 0,
+    aspect: Fraction | None = None,
     container_options: dict[str, str] | None = None,
     **options: Any,
 ) -> Path:
@@ -83,6 +84,8 @@ def write(
         stream.options = {name: str(value) for name, value in options.items()}
         unit = Fraction(1, 1000) if stamps else Fraction(1, rate)
         stream.codec_context.time_base = unit
+        if aspect:
+            stream.codec_context.sample_aspect_ratio = aspect
         if rotation:
             stream.set_display_rotation(rotation)
         for number, image in enumerate(images):

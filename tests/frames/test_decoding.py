@@ -213,6 +213,26 @@ def test_rotation_metadata_is_honoured(decoder: Decoder, tmp_path: Path, rotatio
     assert np.abs(frame - np.rot90(image, rotation // 90)).mean() < 3
 
 
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_pixels_that_are_not_square_are_stretched_and_noted(decoder: Decoder, tmp_path: Path, rotation: int) -> None:
+    image = np.zeros((96, 64, 3), dtype=np.uint8)
+    image[:, 16:48] = 255
+    image[:24], image[72:] = 120, 120
+    path = write(tmp_path / "wide.mp4", [image] * 6, aspect=Fraction(3, 2), rotation=rotation)
+    plain = write(tmp_path / "plain.mp4", [image.repeat(3, 1).repeat(2, 0)] * 6, rotation=rotation)
+    clip, expected = decoder.read(path, UNIFORM), decoder.read(plain, UNIFORM)
+    assert np.abs(clip.frames.astype(int) - expected.frames).mean() < 3
+    assert clip.note == "pixels of 3/2, stretched" and expected.note == ""
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_high_dynamic_range_is_noted(decoder: Decoder, tmp_path: Path, transfer: int, name: str) -> None:
+    names = {16: "smpte2084", 18: "arib-std-b67"}
+    options = {"x264-params": f"transfer={names[transfer]}"}
+    path = write(tmp_path / "hdr.mkv", numbered(12), pix_fmt="yuv420p10le", **options)
+    assert decoder.read(path, UNIFORM).note == f"HDR ({name}), not tone-mapped"
+
+
 @pytest.mark.parametrize(
     ("matrix", "axes"),
     [((-1, 0, 0, 1), "mirrored"), ((1, 0, 0, -1), "upside down"), ((0, 1, 1, 0), "along the diagonal")],

@@ -98,6 +98,11 @@ def test_the_centre_is_kept() -> None:
     assert (fit(image, 64)[:, 4:-4] == 255).all()
 
 
+@pytest.mark.parametrize(("shape", "aspect"), [((96, 64), 1.5), ((48, 96), 2.0), ((3, 40), 16.0), ((96, 20), 0.1)])
+def test_pictures_of_wide_and_narrow_pixels_become_squares(shape: tuple[int, int], aspect: float) -> None:
+    assert fit(np.full((*shape, 3), 7, dtype=np.uint8), 64, aspect).shape == (64, 64, 3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(120, 160), (360, 640), (161, 119), (50, 31), (7, 50)])
 def test_pixels_agree_with_the_image_processor_of_transformers(shape: tuple[int, int]) -> None:

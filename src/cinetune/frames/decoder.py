@@ -103,6 +103,8 @@ class Decoder:
             return Refusal("stalled", f"stood still for {waited_s:g} s: see that its disk answers and run it again")
         if returncode == -signal.SIGXCPU:
             limit = f"{self._limits.timeout_s:g} s of processor time"
+            if self._limits.cpu_s_per_megapixel_s:
+                limit += f" and {self._limits.cpu_s_per_megapixel_s:g} s for each second of a megapixel"
             return Refusal("timeout", f"took more than {limit} to decode: shorten it or raise frames.timeout_s")
         if self._is_closed:
             return Refusal("unreadable", "was not read: its decoder was closed")
@@ -157,6 +159,7 @@ def _receive_clip(pipe: IO[bytes], settings: FrameSettings) -> ClipFrames | Refu
         times=tuple(header["times"]),
         cuts=tuple(header["cuts"]),
         duration_s=header["duration_s"],
+        note=header["note"],
     )
 
 

@@ -16,19 +16,25 @@ if TYPE_CHECKING:
 PASSING = ("stalled", "killed", "io_error")
 # Above this rate a container is not a film but an attempt to be one.
 MAX_FRAMES_PER_SECOND = 120
+# Processor time that a clip may take beyond timeout_s; 4K of ten bits at 24 frames/s takes about 0.25.
+CPU_S_PER_MEGAPIXEL_S = 1.0
 # Of which only a part is looked at.
 MAX_FILM_S = 6 * 3600.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one clip may cost at most; `timeout_s` is processor time."""
+    """What one clip may cost at most.
+
+    Of processor time it is `timeout_s`, and `cpu_s_per_megapixel_s` for each second of each megapixel of its picture.
+    """
 
     timeout_s: float
     max_megapixels: float
     max_duration_s: float
     memory_mb: int
     max_frames: int
+    cpu_s_per_megapixel_s: float = 0.0
 
     @classmethod
     def of(cls, params: FramesParams) -> Limits:
@@ -38,7 +44,12 @@ class Limits:
             max_duration_s=params.max_duration_s,
             memory_mb=params.memory_mb,
             max_frames=math.ceil(params.max_duration_s * MAX_FRAMES_PER_SECOND),
+            cpu_s_per_megapixel_s=CPU_S_PER_MEGAPIXEL_S,
         )
+
+    def processor_s(self, width: int, height: int, duration_s: float) -> float:
+        """Processor time that a clip of this size may take."""
+        return self.timeout_s + self.cpu_s_per_megapixel_s * width * height / 1e6 * duration_s
 
 
 class VideoError(ClipError):

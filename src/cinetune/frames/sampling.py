@@ -45,12 +45,16 @@ class FrameSettings:
 
 @dataclass(frozen=True, eq=False)
 class ClipFrames:
-    """What is kept of a clip: uint8 RGB [n, size, size, 3], when each is shown and where shots begin (s)."""
+    """What is kept of a clip: uint8 RGB [n, size, size, 3], when each is shown and where shots begin (s).
+
+    note: what is special about its pictures, in words; mostly nothing.
+    """
 
     frames: np.ndarray
     times: tuple[float, ...]
     cuts: tuple[float, ...]
     duration_s: float
+    note: str = ""
 
 
 class ClipError(InputError):
@@ -106,16 +110,19 @@ def _share(total: int, weights: list[float]) -> list[int]:
     return counts
 
 
-def fit(image: np.ndarray, size: int) -> np.ndarray:
+def fit(image: np.ndarray, size: int, pixel_aspect: float = 1.0) -> np.ndarray:
     """uint8 [height, width, 3] -> uint8 [size, size, 3]: bicubic, shortest edge to `size`, centre crop.
 
-    Rounding and offsets are those of CLIP's image processor in Hugging Face transformers.
+    pixel_aspect: how many times wider than high a pixel is shown. Rounding and offsets are those of CLIP's image
+    processor in Hugging Face transformers.
     """
-    height, width = image.shape[:2]
+    height, width = image.shape[0], image.shape[1] * pixel_aspect
     short, long = sorted((height, width))
     if long > 8 * short:
         # A strip would grow without bound when its short edge is enlarged, and only its centre is kept.
-        return fit(_centre(image, min(height, 8 * short), min(width, 8 * short)), size)
+        image = _centre(image, round(min(height, 8 * short)), max(1, round(min(width, 8 * short) / pixel_aspect)))
+        height, width = image.shape[0], image.shape[1] * pixel_aspect
+        short, long = sorted((height, width))
     new_long = int(size * long / short)
     new_width, new_height = (size, new_long) if width <= height else (new_long, size)
     picture = Image.fromarray(np.ascontiguousarray(image))

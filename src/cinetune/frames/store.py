@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 REMEDY = "run the frames stage"
 # The modules that the decoding process runs: a change there may change frames, so they are decoded again.
-DECODING_CODE = ("decoding", "fragments", "h264", "limits", "sampling", "timeline", "worker")
+DECODING_CODE = ("cuts", "decoding", "fragments", "h264", "limits", "playhead", "sampling", "timeline", "worker")
 INDEX_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -44,6 +44,7 @@ INDEX_SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
         ("clip_sha256", pa.string()),
         ("frames_sha256", pa.string()),
+        ("note", pa.string()),
         ("settings", pa.string()),
     ]
 )
@@ -54,7 +55,7 @@ class Entry:
     """What is known of one clip beside its pixels; times, cuts and duration in seconds.
 
     clip_sha256: of the file that was decoded, empty where there was none; frames_sha256: of the pixels, empty where
-    there are none.
+    there are none; note: what is special about the pictures.
     """
 
     clip_id: str
@@ -65,6 +66,7 @@ class Entry:
     duration_s: float | None
     clip_sha256: str = ""
     frames_sha256: str = ""
+    note: str = ""
 
     @property
     def is_ok(self) -> bool:
@@ -149,7 +151,7 @@ class FrameStore:
                 frames = file.get_tensor(clip_id)
         except (SafetensorError, OSError):
             raise InputError(f"{shard} in {str(self._root)!r} is missing or damaged: {REMEDY}.") from None
-        return ClipFrames(frames, entry.times, entry.cuts, entry.duration_s)
+        return ClipFrames(frames, entry.times, entry.cuts, entry.duration_s, entry.note)
 
 
 def plan(clips: Sequence[Any], shard_clips: int) -> list[list[Any]]:
@@ -198,7 +200,7 @@ def code_digest() -> str:
 
 def entry_of(row: dict[str, Any]) -> Entry:
     """From an entry's fields as JSON or Parquet gives them."""
-    return Entry(**{**row, "times": tuple(row["times"]), "cuts": tuple(row["cuts"])})
+    return Entry(**{**row, "times": tuple(row["times"]), "cuts": tuple(row["cuts"]), "note": row.get("note") or ""})
 
 
 def read_settings(root: Path) -> FrameSettings | None:

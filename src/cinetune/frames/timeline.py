@@ -25,6 +25,15 @@ class _Packet(NamedTuple):
     duration: int
     is_keyframe: bool
     is_intra: bool
+    num_bytes: int
+
+
+class Coded(NamedTuple):
+    """A frame as the file holds it: where it is shown, and what its packet says."""
+
+    position: int
+    num_bytes: int
+    is_keyframe: bool
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,8 @@ class Timeline:
 
     Positions are in steps of `unit` seconds, ascending; of frames that share one, the last is shown. Where not every
     frame carries a timestamp, they are counted instead: the first frame decoded stands at the first position, and so
-    on. Decoding can begin at the keyframes that are `entries`, which are found at `seek_points`.
+    on. Decoding can begin at the keyframes that are `entries`, which are found at `seek_points`. `coded` are the frames
+    in the order of the file, none where they are counted.
     """
 
     is_counted: bool
@@ -43,6 +53,7 @@ class Timeline:
     keyframes: list[int]
     entries: list[int]
     seek_points: list[int]
+    coded: list[Coded]
 
     @property
     def duration_s(self) -> float:
@@ -107,7 +118,14 @@ def read_timeline(
             if is_mp4 and packet.is_corrupt:
                 raise Refusal("broken", "is cut off, its last frames are missing: fetch it again")
             packets.append(
-                _Packet(packet.pts, packet.dts, max(duration, 0), packet.is_keyframe, _is_intra(stream, packet))
+                _Packet(
+                    packet.pts,
+                    packet.dts,
+                    max(duration, 0),
+                    packet.is_keyframe,
+                    _is_intra(stream, packet),
+                    packet.size,
+                )
             )
             if len(packets) > limits.max_frames:
                 raise Refusal("too_long", f"has more than {limits.max_frames} frames: cut it")
@@ -176,6 +194,11 @@ def _arrange(packets: list[_Packet], unit: Fraction, rate: Fraction, has_stamps:
         keyframes=in_order,
         entries=entries,
         seek_points=[pts if dts is None else min(pts, dts) for pts, dts in decoded_at.items()],
+        coded=[
+            Coded(packet.pts, packet.num_bytes, packet.is_keyframe)
+            for packet in packets
+            if packet.pts is not None and not is_counted
+        ],
     )
 
 

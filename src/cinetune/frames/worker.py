@@ -48,7 +48,7 @@ def serve(limits: Limits, requests: IO[bytes], replies: IO[bytes]) -> None:
             of_disk = _of_disk(error, "cannot be read")
             write_message(replies, {"status": of_disk.status, "reason": str(of_disk)})
         else:
-            header = {"times": clip.times, "cuts": clip.cuts, "duration_s": clip.duration_s}
+            header = {"times": clip.times, "cuts": clip.cuts, "duration_s": clip.duration_s, "note": clip.note}
             write_message(replies, header, clip.frames.tobytes())
 
 
@@ -83,7 +83,6 @@ def main(argv: list[str]) -> None:
     settings, requests, replies = sandbox.enter(argv)
     limits = Limits(**settings)
     import cv2
-    import scenedetect.detectors  # noqa: F401  (loaded before memory is limited and the first clip waits)
 
     cv2.setNumThreads(1)
     sandbox.limit(max_file_bytes=0, max_memory_bytes=limits.memory_mb << 20)

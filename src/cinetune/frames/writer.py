@@ -70,7 +70,7 @@ class PartWriter:
             frames = self._checked(clip_id, result.frames)
             digests = clip_sha256, frames_digest(frames)
             self._pending.append(
-                (Entry(clip_id, "ok", "", result.times, result.cuts, result.duration_s, *digests), frames)
+                (Entry(clip_id, "ok", "", result.times, result.cuts, result.duration_s, *digests, result.note), frames)
             )
         if len(self._pending) == self._shard_clips:
             self.flush()

@@ -94,7 +94,9 @@ class Service:
             limits.cached_prefix_mb << 20,
         )
         self._settings = FrameSettings.of(frames)
-        self._decoders = DecoderPool(Limits.of(replace(frames, timeout_s=limits.decode_timeout_s)), limits)
+        # A request waits for it, whatever the size of its video.
+        bounds = replace(Limits.of(frames), timeout_s=limits.decode_timeout_s, cpu_s_per_megapixel_s=0.0)
+        self._decoders = DecoderPool(bounds, limits)
         self._url_hosts = [host.strip().lower() for host in limits.url_hosts.split(",") if host.strip()]
         self._cache = ClipCache(limits.cached_clips)
 

@@ -4,7 +4,7 @@ Takes <data.root>/questions/*.parquet and <data.root>/clips/<clip_id>.mp4; makes
 outputs/runs/<run id>/frames/, or <out>). A clip that cannot be read is one recorded failure, and the rest goes
 on; a run again does what is missing or whose file has changed. Run it with
 `dvc repro frames`, or by hand with `mlflow run . -e frames`; on many machines with `-P shard=3/64 -P out=<shared
-folder>`, then once without `shard` to join the parts.
+folder>`, then once without `shard` to join the parts. `--dry-run` says how long it would take.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ def run(params: Params, is_pipeline: bool = False) -> Mapping[str, int]:
     if is_pipeline and (params.frames.out or parts > 1):
         raise InputError("frames.shard and frames.out are for runs by hand: leave them empty in params.yaml.")
     root = Path(params.data.root)
-    # All where none is there, to be told of the first.
-    splits = [split for split in SPLITS if (root / "questions" / f"{split}.parquet").is_file()] or SPLITS
+    splits = _splits(root)
     with pipeline.started("frames", params, ["data", "frames"], splits, is_pipeline=is_pipeline) as tracked:
         clips = [clip for split in splits for clip in questions.load(root, split)]
         clip_ids = list(dict.fromkeys(clip.clip_id for clip in clips))
@@ -59,6 +58,22 @@ def run(params: Params, is_pipeline: bool = False) -> Mapping[str, int]:
         return counts
 
 
+def _splits(root: Path) -> Sequence[str]:
+    # All where none is there, to be told of the first.
+    return [split for split in SPLITS if (root / "questions" / f"{split}.parquet").is_file()] or SPLITS
+
+
+def describe(params: Params) -> str:
+    """What a run would take."""
+    from cinetune.cinepile import questions
+    from cinetune.frames import estimate
+
+    root = Path(params.data.root)
+    clip_ids = dict.fromkeys(clip.clip_id for split in _splits(root) for clip in questions.load(root, split))
+    folder = Path(params.frames.out) if params.frames.out else pipeline.FRAMES
+    return estimate.describe(params.frames, root / "clips", list(clip_ids), folder)
+
+
 def _report_failures(failures: Mapping[str, str], total: int) -> None:
     for clip_id, reason in list(failures.items())[:MAX_FAILURES_SHOWN]:
         logger.warning("frames: %s: %s", clip_id, reason)
@@ -79,5 +94,8 @@ def refuse_passing(failures: Mapping[str, str]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     arguments = parse(argv, "frames", __doc__, has_pipeline=True)
+    if arguments.params.frames.dry_run:
+        print(f"frames: {describe(arguments.params)}.")
+        return 0
     run(arguments.params, arguments.is_pipeline)
     return 0
