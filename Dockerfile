@@ -10,10 +10,13 @@ RUN apt-get update \
 WORKDIR /home/cinetune
 COPY pyproject.toml requirements.lock README.md LICENSE /build/
 COPY src /build/src
-# PyTorch's index of CPU wheels saves gigabytes: --build-arg PIP_EXTRA_INDEX_URL=...
-ARG PIP_EXTRA_INDEX_URL
-RUN python -m pip install --no-cache-dir --constraint /build/requirements.lock /build \
-    && rm -r /build
+# The address of PyTorch's index of CPU wheels: those of the usual index bring gigabytes for GPUs.
+ARG CPU_WHEELS
+RUN test -n "$CPU_WHEELS" \
+    || { echo "error: name PyTorch's index of CPU wheels: --build-arg CPU_WHEELS=<address>." >&2; exit 2; }
+RUN python -m pip install --no-cache-dir --extra-index-url "$CPU_WHEELS" --constraint /build/requirements.lock /build \
+    && rm -r /build \
+    && python -c "import sys, torch; sys.exit(torch.version.cuda and 'error: CPU_WHEELS has no CPU wheel of PyTorch.')"
 # Defaults and remarks of `serve --help`.
 COPY --chown=cinetune params.yaml ./
 

@@ -2,9 +2,10 @@
 
     python benchmarks/serve_load.py --seconds 60
 
-Starts both servers one after the other, on the same registered model and with the same HTTP stack, and asks both
-questions of the data's test split: 32 clients, 16 questions on one clip in a request. Prints a table and one line of
-JSON. The time given is shared by the baseline, ours at capacity, and ours at 70 % of it with arrivals at random.
+Starts both servers one after the other, on the same registered model and both under uvicorn: the plain pyfunc in
+MLflow's scoring server, ours as `cinetune serve`. Asks both questions of the data's test split: 32 clients, 16
+questions on one clip in a request. Prints a table and one line of JSON. The time given is shared by the baseline, ours
+at capacity, and ours at 70 % of it with arrivals at random.
 """
 
 from __future__ import annotations

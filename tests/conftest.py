@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# The tests' models are tiny: where the cores are busy, a second thread makes them wait for each other at every product.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from builders import served as served_module

@@ -14,6 +14,7 @@ import yaml
 from cinetune.errors import InputError
 from cinetune.files import files_of
 
+PACKAGE = Path(__file__).parent
 # DVC writes dvc.lock itself after each run of the pipeline: a change there is a result, not an edit.
 WRITTEN_BY_RUNS = ("dvc.lock",)
 DVC_CACHE = Path(".dvc/cache/files/md5")
@@ -142,11 +143,11 @@ def code_digest(stage: str, pipeline: Path = Path("dvc.yaml")) -> str:
     return total.hexdigest()
 
 
-def source_digest(*parts: str) -> str:
-    """sha256 over this package's code, or over that of packages and modules in it."""
+def source_digest(*parts: str, package: Path = PACKAGE) -> str:
+    """sha256 over the code of this package or of another copy of it, or over that of packages and modules in it."""
     total = hashlib.sha256()
     for part in parts or ("",):
-        place = Path(__file__).parent / part
+        place = package / part
         for name, path in [(part, place)] if place.is_file() else files_of(place, "*.py"):
             total.update(f"{name}\0".encode() + path.read_bytes())
     return total.hexdigest()

@@ -32,8 +32,9 @@ from cinetune.model.lora import load_adapter
 from cinetune.serving import batching, packaging, pyfunc, service, sources
 from cinetune.serving.batching import Clip
 from cinetune.serving.pools import ClipCache
+from cinetune.serving.requests import form
 from cinetune.serving.server import listener
-from cinetune.serving.server.deadline import CURRENT, Deadline
+from cinetune.serving.server.deadline import Deadline
 from cinetune.stages import serve
 
 pytestmark = pytest.mark.serving
@@ -49,6 +50,10 @@ def row(**values):
         "choices": CHOICES,
         "subtitles": SUBTITLES,
     } | values
+
+
+def predict(model, rows, params=None):
+    return model.predict(rows, params=params).to_dict("records")
 
 
 def upload(root, name="clip0"):
@@ -74,7 +79,7 @@ def test_answers_are_those_of_the_evaluation(served_folder, served):
         row(video=upload(root, "clip1"), question="Who is it?", choices=None),
     ]
     expected = [direct[0][0], direct[1][0], direct[0][1], direct[1][1]]
-    found = served.predict(rows)
+    found = predict(served, rows)
     assert [item["raw"] for item in found] == [reply.raw for reply in expected]
     for item, reply in zip(found[:2], expected[:2], strict=True):
         assert item["confidence"] == pytest.approx(reply.probabilities[LETTERS.index(item["choice"])], abs=1e-5)
@@ -98,18 +103,17 @@ def test_words_decide_and_the_likeliest_option_stands_in_where_they_name_none():
 def test_another_scorer_decides_in_its_own_way(served):
     asked, shares = QuestionPrompt("?", tuple(CHOICES)), (0.1, 0.2, 0.4, 0.2, 0.1)
     found = {
-        scorer: service.answered(asked, Reply("The answer is B.", shares), scorer)["choice"]
-        for scorer in service.SCORERS
+        scorer: service.answered(asked, Reply("The answer is B.", shares), scorer)["choice"] for scorer in form.SCORERS
     }
     assert found == {"lenient": "B", "strict": None, "logit": "C"}
-    (answer,) = served.predict([row()], params={"scorer": "logit"})
+    (answer,) = predict(served, [row()], params={"scorer": "logit"})
     assert answer["raw"] == "" and answer["choice"] and answer["error"] is None
-    (words,) = served.predict([row(choices=None)], params={"scorer": "logit"})
+    (words,) = predict(served, [row(choices=None)], params={"scorer": "logit"})
     assert words["raw"]
 
 
 def test_fewer_frames_may_be_looked_at(served):
-    whole, few = (served.predict([row()], params={"frames": n})[0] for n in (8, 2))
+    whole, few = (predict(served, [row()], params={"frames": n})[0] for n in (8, 2))
     assert few["error"] is None and few["confidence"] != whole["confidence"]
 
 
@@ -128,8 +132,8 @@ def test_a_bad_row_has_its_own_error_and_the_others_are_answered_in_order(served
         row(video=broken),
         row(subtitles="x" * 300_000),
     ]
-    good = served.predict([row(), row(video="clip:clip1")])
-    mixed = served.predict([row(), *bad, row(video="clip:clip1")])
+    good = predict(served, [row(), row(video="clip:clip1")])
+    mixed = predict(served, [row(), *bad, row(video="clip:clip1")])
     assert [mixed[0], mixed[-1]] == [
         item | {"confidence": pytest.approx(item["confidence"], abs=1e-5)} for item in good
     ]
@@ -141,12 +145,12 @@ def test_a_bad_row_has_its_own_error_and_the_others_are_answered_in_order(served
 
 def test_missing_values_are_read_as_absent(served):
     rows = [row(subtitles=None), row(question=None), row(video=None)]
-    plain, no_question, no_video = served.predict(rows)
+    plain, no_question, no_video = predict(served, rows)
     assert plain["error"] is None
-    assert plain["raw"] == served.predict([row(subtitles="")])[0]["raw"]
+    assert plain["raw"] == predict(served, [row(subtitles="")])[0]["raw"]
     assert no_question["error"].startswith("question must be text")
     assert no_video["error"].startswith("video must be text")
-    (only,) = served.predict([{"video": "clip:clip0", "question": "Who is it?"}])
+    (only,) = predict(served, [{"video": "clip:clip0", "question": "Who is it?"}])
     assert only["error"] is None and only["choice"] is None
 
 
@@ -167,7 +171,7 @@ def test_nothing_but_served_clips_and_uploads_is_opened(served_folder, served, s
         (clips / "loops.mp4").symlink_to(clips / "loops.mp4")
         os.mkfifo(clips / "waits.mp4")
         (clips / "folder.mp4").mkdir()
-    (answer,) = served.predict([row(video=source)])
+    (answer,) = predict(served, [row(video=source)])
     assert answer["error"] and answer["choice"] is None
     assert str(root) not in answer["error"] and "Traceback" not in answer["error"]
 
@@ -175,7 +179,7 @@ def test_nothing_but_served_clips_and_uploads_is_opened(served_folder, served, s
 def test_a_link_within_the_served_folder_is_followed(served_folder, served):
     clips = served_folder[0] / "data" / "clips"
     (clips / "again.mp4").symlink_to(clips / "clip0.mp4")
-    (link,), (plain,) = served.predict([row(video="clip:again")]), served.predict([row()])
+    (link,), (plain,) = predict(served, [row(video="clip:again")]), predict(served, [row()])
     assert link == plain
 
 
@@ -204,7 +208,7 @@ def test_rows_on_one_clip_are_read_together_and_decoded_once(served_folder, serv
         row(video=upload(root, "fresh")),
         {**fresh, "subtitles": ""},
     ]
-    served.predict(rows)
+    predict(served, rows)
     assert sorted(packs) == [1, 1, 3]
     assert inner.counts()["clips_decoded"] - before["clips_decoded"] == 1
 
@@ -221,7 +225,7 @@ def test_many_long_questions_do_not_make_one_endless_pack(served, monkeypatch):
     packs = []
     monkeypatch.setattr(scoring, "answer", _counting(scoring.answer, packs, lambda args: len(args[3])))
     monkeypatch.setattr(batching, "MAX_PACK_TOKENS", 200)
-    found = served.predict([row(question=f"Where is {name}?") for name in "pqrstu"], params={"max_new_tokens": 2})
+    found = predict(served, [row(question=f"Where is {name}?") for name in "pqrstu"], params={"max_new_tokens": 2})
     assert sum(packs) == 6 and len(packs) > 1
     assert all(item["error"] is None for item in found)
 
@@ -257,11 +261,11 @@ def test_what_several_want_at_once_is_decoded_by_one_and_a_failure_is_not_kept()
 
 def test_threads_get_the_answers_of_one_thread(served):
     rows = [row(question=f"Where is {name}?") for name in ("Ana", "Bela", "Cora", "Dario")]
-    alone = [served.predict([item])[0]["raw"] for item in rows]
+    alone = [predict(served, [item])[0]["raw"] for item in rows]
     found = [None] * len(rows)
 
     def ask(number):
-        found[number] = served.predict([rows[number]])[0]["raw"]
+        found[number] = predict(served, [rows[number]])[0]["raw"]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(rows))]
     for thread in threads:
@@ -274,17 +278,35 @@ def test_threads_get_the_answers_of_one_thread(served):
 def test_a_bad_request_is_refused_as_a_whole(served):
     from mlflow.exceptions import MlflowException
 
-    with pytest.raises(MlflowException, match="may hold 256 rows, got 257") as caught:
-        served.predict([row()] * 257)
-    assert caught.value.get_http_status_code() == 400
-    with pytest.raises(MlflowException, match="max_new_tokens must be between 1 and 256, got 0"):
-        served.predict([row()], params={"max_new_tokens": 0})
+    for params, reason in (
+        ({"max_new_tokens": 0}, "max_new_tokens must be between 1 and 256, got 0"),
+        ({"frames": 9}, "frames must be between 1 and the 8 that the model was trained on, got 9"),
+        ({"scorer": "mine"}, "scorer must be one of lenient, strict, logit, got 'mine'"),
+    ):
+        with pytest.raises(MlflowException, match=reason) as caught:
+            predict(served, [row()], params)
+        assert caught.value.get_http_status_code() == 400
     with pytest.raises(MlflowException, match="missing inputs"):
-        served.predict([{"question": "Who?"}])
+        predict(served, [{"question": "Who?"}])
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "scorer", "frames"])
+def test_a_parameter_that_is_null_is_the_versions(served, name):
+    assert predict(served, [row()], {name: None}) == predict(served, [row()])
+
+
+def test_rows_are_limited_in_a_server_and_nowhere_else(served, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    many = [row(choices=CHOICES[:4])] * 1440
+    assert len(predict(served, many)) == 1440
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    with pytest.raises(MlflowException, match="may hold 256 rows, got 1440"):
+        predict(served, many)
 
 
 def test_length_of_answers_is_a_parameter(served):
-    short, long = (served.predict([row(choices=None)], params={"max_new_tokens": n})[0]["raw"] for n in (1, 6))
+    short, long = (predict(served, [row(choices=None)], params={"max_new_tokens": n})[0]["raw"] for n in (1, 6))
     assert len(short) < len(long) and long.startswith(short)
 
 
@@ -298,14 +320,13 @@ def test_failures_of_the_model_and_of_the_clock_show_no_trace(served, monkeypatc
 
         monkeypatch.setattr(scoring, "answer", fail)
         with pytest.raises(MlflowException) as caught:
-            served.predict([row()])
+            predict(served, [row()])
         assert caught.value.get_http_status_code() == status
         assert "secret" not in caught.value.message and caught.value.__suppress_context__
 
 
 def test_a_request_of_a_client_that_has_gone_is_given_up(served, monkeypatch):
-    from mlflow.exceptions import MlflowException
-
+    inner = served.unwrap_python_model().service
     deadline = Deadline(60)
     asked = []
 
@@ -316,16 +337,11 @@ def test_a_request_of_a_client_that_has_gone_is_given_up(served, monkeypatch):
 
     whole = scoring.answer
     monkeypatch.setattr(scoring, "answer", count)
-    token = CURRENT.set(deadline)
-    try:
-        for _ in range(2):
-            with pytest.raises(MlflowException) as caught:
-                served.predict([row()])
-            assert caught.value.get_http_status_code() == 504
-    finally:
-        CURRENT.reset(token)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            inner.answer([row()], inner.defaults, deadline)
     assert len(asked) == 1, "what was cancelled before it began costs nothing"
-    assert served.predict([row()])[0]["error"] is None
+    assert predict(served, [row()])[0]["error"] is None
 
 
 def test_an_altered_adapter_is_refused(served_folder, logged, tmp_path, monkeypatch):
@@ -394,7 +410,7 @@ def test_a_version_that_embeds_its_base_in_shards_needs_no_other(served_folder, 
     folder = own_store.artifacts.download_artifacts(info.model_uri)
     shutil.rmtree(sharded)
     loaded = own_store.pyfunc.load_model(folder)
-    assert loaded.predict([row()])[0]["error"] is None
+    assert predict(loaded, [row()])[0]["error"] is None
     loaded.unwrap_python_model().service.close()
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from cinetune import provenance
@@ -28,7 +28,8 @@ from cinetune.model import lookup
 from cinetune.params import Params, making
 from cinetune.serving import model_card
 from cinetune.serving.pyfunc import trying
-from cinetune.serving.service import SCORERS, example_row
+from cinetune.serving.requests import form
+from cinetune.serving.service import example_row
 
 # What MLflow takes as a description.
 MAX_CARD_CHARS = 5000
@@ -66,6 +67,7 @@ def log_model(
         "truncate": params.prompt.truncate,
         "prompt_hash": prompts.template_hash(),
         "prompt_code_hash": provenance.prompt_code_digest(),
+        "source_digest": provenance.source_digest(),
         "questions_per_pack": params.evaluate.questions_per_pack,
         "max_new_tokens": params.evaluate.max_new_tokens,
         "serve": asdict(params.serve),
@@ -108,7 +110,8 @@ def log_model(
             },
             tags={MLFLOW_RUN_NOTE: card[:MAX_CARD_CHARS]},
             metadata={
-                name: config[name] for name in ("base_sha256", "adapter_sha256", "prompt_hash", "frame_settings")
+                name: config[name]
+                for name in ("base_sha256", "adapter_sha256", "prompt_hash", "frame_settings", "source_digest")
             },
         )
         trial.check()
@@ -129,16 +132,10 @@ def _copy_base(base: Path, target: Path) -> Path:
 
 
 def signature(max_new_tokens: int, num_frames: int) -> ModelSignature:
+    """What MLflow checks; of columns of texts it would make a null the word "None", so they are of any type."""
     text, optional = DataType.string, {"required": False}
     return ModelSignature(
-        inputs=Schema(
-            [
-                ColSpec(text, "video"),
-                ColSpec(text, "question"),
-                ColSpec(Array(text), "choices", **optional),
-                ColSpec(text, "subtitles", **optional),
-            ]
-        ),
+        inputs=Schema([ColSpec(AnyType(), name, required=name in form.REQUIRED) for name in form.COLUMNS]),
         outputs=Schema(
             [
                 ColSpec(text, "answer"),
@@ -151,7 +148,7 @@ def signature(max_new_tokens: int, num_frames: int) -> ModelSignature:
         params=ParamSchema(
             [
                 ParamSpec("max_new_tokens", DataType.integer, max_new_tokens),
-                ParamSpec("scorer", text, SCORERS[0]),
+                ParamSpec("scorer", text, form.SCORERS[0]),
                 ParamSpec("frames", DataType.integer, num_frames),
             ]
         ),

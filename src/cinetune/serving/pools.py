@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+from cinetune.errors import InputError
 from cinetune.frames.decoder import Decoder
 from cinetune.frames.limits import Limits
 from cinetune.params import ServeParams
@@ -49,7 +50,7 @@ class ClipCache:
 
     def __init__(self, max_clips: int) -> None:
         self._max_clips = max_clips
-        self._cached: OrderedDict[str, Future[Clip]] = OrderedDict()
+        self._cached: OrderedDict[str, Future[Clip | str]] = OrderedDict()
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
 
@@ -57,6 +58,13 @@ class ClipCache:
         return len(self._cached)
 
     def read(self, digest: str, decode: Callable[[], Clip], deadline: Deadline) -> Clip:
+        """Raises InputError for a clip that cannot be decoded."""
+        found = self._find(digest, decode, deadline)
+        if isinstance(found, str):
+            raise InputError(found)
+        return found
+
+    def _find(self, digest: str, decode: Callable[[], Clip], deadline: Deadline) -> Clip | str:
         while True:
             with self._lock:
                 cached = self._cached.get(digest)
@@ -76,14 +84,23 @@ class ClipCache:
                 # The thread that decodes may have timed out; this one has its own deadline.
                 deadline.check()
 
-    def _fill(self, digest: str, own: Future[Clip], decode: Callable[[], Clip]) -> Clip:
+    def _fill(self, digest: str, own: Future[Clip | str], decode: Callable[[], Clip]) -> Clip | str:
+        found: Clip | str
         try:
-            clip = decode()
+            found = decode()
+        except InputError as error:
+            # Its reason alone: an error that is kept keeps the video, too.
+            found = str(error)
         except BaseException as error:
-            with self._lock:
-                if self._cached.get(digest) is own:
-                    del self._cached[digest]
+            self._forget(digest, own)
             own.set_exception(error)
             raise
-        own.set_result(clip)
-        return clip
+        if isinstance(found, str):
+            self._forget(digest, own)
+        own.set_result(found)
+        return found
+
+    def _forget(self, digest: str, own: Future[Clip | str]) -> None:
+        with self._lock:
+            if self._cached.get(digest) is own:
+                del self._cached[digest]

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from cinetune import params as params_module
@@ -27,7 +26,7 @@ from cinetune.answers.lenient import parse_lenient
 from cinetune.answers.strict import parse_strict
 from cinetune.artifacts import Adapter
 from cinetune.cinepile import prompts
-from cinetune.cinepile.questions import LETTERS, check_choices, check_text
+from cinetune.cinepile.questions import LETTERS
 from cinetune.errors import InputError
 from cinetune.files import folder_digest
 from cinetune.frames.encoding import encode
@@ -42,23 +41,16 @@ from cinetune.params import FramesParams, ModelParams, Params, ServeParams
 from cinetune.serving import sources
 from cinetune.serving.batching import Clip, Engine, Query
 from cinetune.serving.pools import ClipCache, DecoderPool
+from cinetune.serving.requests import row as asked_row
+from cinetune.serving.requests.form import Options
 from cinetune.serving.server.deadline import Deadline
 
-MAX_TEXT_CHARS, MAX_SUBTITLE_CHARS, MAX_ERROR_CHARS = 10_000, 200_000, 300
-SCORERS = ("lenient", "strict", "logit")
-
-
-@dataclass(frozen=True)
-class Options:
-    """Generation settings of a request.
-
-    scorer: what decides between options: `lenient` and `strict` read the model's words (lenient takes the
-    likeliest option where they name none), `logit` takes the likeliest and makes no words.
-    """
-
-    max_new_tokens: int
-    scorer: str
-    num_frames: int
+MAX_ERROR_CHARS = 300
+# Why a request as a whole is not answered.
+TIME_OVER = "the time for this request is over: send fewer rows, or raise the server's timeout."
+MANY_WAITING = "as many requests are waiting as there is room for: send this again in a moment."
+FAILED = "the model failed on this request: see the server's log."
+ANSWER = ("answer", "choice", "confidence", "raw", "error")
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +172,7 @@ class Service:
         """
         results: list[dict[str, Any]] = [{} for _ in rows]
         groups: dict[tuple[str, str], list[tuple[int, _Row]]] = {}
-        clips: dict[str, Clip | InputError] = {}
+        clips: dict[str | bytes, Clip | str] = {}
         for number, row in enumerate(rows):
             try:
                 found = self._read_row(row, options, deadline, clips)
@@ -201,39 +193,33 @@ class Service:
         return _shown(question, reply, self.defaults.scorer)
 
     def _read_row(
-        self, row: Mapping[str, Any], options: Options, deadline: Deadline, clips: dict[str, Clip | InputError]
+        self,
+        row: Mapping[str, Any],
+        options: Options,
+        deadline: Deadline,
+        clips: dict[str | bytes, Clip | str],
     ) -> _Row:
         """Raises InputError for a row that cannot be answered; `clips` caches this request's videos."""
-        names = ("video", "question", "choices", "subtitles")
-        source, text, choices, subtitles = (_present(row.get(name)) for name in names)
-        subtitles = "" if subtitles is None else subtitles
-        reason = check_text("video", source) or check_text("question", text)
-        if reason is None and choices is not None:
-            reason = check_choices(choices)
-        if reason:
-            raise InputError(reason)
-        question = QuestionPrompt(text, None if choices is None else tuple(str(choice) for choice in choices))
-        if max(map(len, (text, *(question.choices or ())))) > MAX_TEXT_CHARS:
-            raise InputError(f"question and choices may hold {MAX_TEXT_CHARS} characters each: shorten them")
-        if not isinstance(subtitles, str) or len(subtitles) > MAX_SUBTITLE_CHARS:
-            raise InputError(f"subtitles must be text of at most {MAX_SUBTITLE_CHARS} characters")
+        asked = asked_row.read(row)
+        source = asked.video
         if source not in clips:
             deadline.check()
             try:
                 clips[source] = self._decode(source, options.num_frames, deadline)
             except InputError as error:
-                clips[source] = error
+                # The error itself would keep the video as long as itself.
+                clips[source] = str(error)
         clip = clips[source]
-        if isinstance(clip, InputError):
-            raise clip
-        return _Row(clip, subtitles, self._query(question, options))
+        if isinstance(clip, str):
+            raise InputError(clip)
+        return _Row(clip, asked.subtitles, self._query(asked.question, options))
 
     def _query(self, question: QuestionPrompt, options: Options) -> Query:
         needs_words = question.choices is None or options.scorer != "logit"
         return Query(question, options.max_new_tokens if needs_words else 0)
 
-    def _decode(self, source: str, num_frames: int, deadline: Deadline) -> Clip:
-        name = source if source.startswith(sources.CLIP) else None
+    def _decode(self, source: str | bytes, num_frames: int, deadline: Deadline) -> Clip:
+        name = source if isinstance(source, str) and source.startswith(sources.CLIP) else None
         content = sources.read(source, self.clips_folder, self._url_hosts, self.limits.decode_timeout_s)
         settings = replace(self._settings, num_frames=num_frames)
         digest = f"{hashlib.sha256(content).hexdigest()}-{identity(settings)}"
@@ -287,11 +273,6 @@ def refused(reason: str) -> dict[str, Any]:
     words = " ".join(reason.split()).removesuffix(".")
     shown = words if len(words) <= MAX_ERROR_CHARS else words[:MAX_ERROR_CHARS] + ".."
     return {"answer": "", "choice": None, "confidence": None, "raw": "", "error": f"{shown}."}
-
-
-def _present(value: Any) -> Any:
-    """None for the nulls of pandas."""
-    return None if value is pd.NA or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def example_row() -> dict[str, Any]:

@@ -22,12 +22,19 @@ from cinetune.serving import remote
 MAX_VIDEO_BYTES = 50 << 20
 # What base64 may hold beside its own letters: line breaks.
 MAX_SPACE_CHARS = 1 << 20
+SPACE = b" \t\r\n\v\f"
+TOO_LARGE = f"video is above the limit of {MAX_VIDEO_BYTES >> 20} MB: scale it down or cut it"
+UNREADABLE = "video must be the base64 of a video file, or clip:<clip_id>: paths and addresses are not opened"
 CLIP = "clip:"
 LINK = re.compile(r"https?://", re.IGNORECASE)
+# What browsers put before the base64 of a file.
+DATA_URL = re.compile(r"data:[\w.+-]{1,64}/[\w.+-]{1,64}(?:;[\w.+-]{1,64}=[\w.+-]{1,64}){0,4};base64,", re.IGNORECASE)
 
 
-def read(source: str, clips: Path, url_hosts: Sequence[str], timeout_s: float) -> bytes:
+def read(source: str | bytes, clips: Path, url_hosts: Sequence[str], timeout_s: float) -> bytes:
     """The bytes of a request's video. Raises InputError for what may not or cannot be read."""
+    if isinstance(source, bytes):
+        return _within_limit(source)
     if source.startswith(CLIP):
         return read_clip(clips, source.removeprefix(CLIP))
     if LINK.match(source) and url_hosts:
@@ -38,14 +45,26 @@ def read(source: str, clips: Path, url_hosts: Sequence[str], timeout_s: float) -
 def read_upload(text: str) -> bytes:
     """The bytes of a video in base64. Raises InputError for anything else; nothing is ever opened by name."""
     if len(text) > MAX_VIDEO_BYTES * 4 // 3 + MAX_SPACE_CHARS:
-        raise InputError(f"video is above the limit of {MAX_VIDEO_BYTES >> 20} MB: scale it down or cut it")
+        raise InputError(TOO_LARGE)
+    # An error of its encoding would hold the text.
+    if not text.isascii():
+        raise InputError(UNREADABLE)
     try:
-        content = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        wanted = "the base64 of a video file, or clip:<clip_id>"
-        raise InputError(f"video must be {wanted}: paths and addresses are not opened") from None
+        content = base64.b64decode(_letters(text), validate=True)
+    except binascii.Error:
+        raise InputError(UNREADABLE) from None
+    return _within_limit(content)
+
+
+def _letters(text: str) -> bytes:
+    """Base64 without line breaks, and without what stands before it in a data: URL."""
+    prefix = DATA_URL.match(text)
+    return text[prefix.end() if prefix else 0 :].encode("ascii").translate(None, SPACE)
+
+
+def _within_limit(content: bytes) -> bytes:
     if len(content) > MAX_VIDEO_BYTES:
-        raise InputError(f"video is above the limit of {MAX_VIDEO_BYTES >> 20} MB: scale it down or cut it")
+        raise InputError(TOO_LARGE)
     return content
 
 

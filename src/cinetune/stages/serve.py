@@ -1,22 +1,23 @@
-"""Serve a registered model over HTTP: MLflow's own scoring server behind middleware that limits it.
+"""Serve a registered model over HTTP, in MLflow's protocol: with limits, readiness and errors in one sentence.
 
     python -m cinetune serve models:/cinepile-video-llava@champion --port 5000
 
 Takes the address of a model; answers POST /invocations, GET /ping (200 once the model is ready), /metrics and
-/version until it is stopped. The limits are those of the version (section `serve` of params.yaml when it was
-registered); each can be changed, as in --timeout_s 30.
+/version until it is stopped. A version is served by the code that it was registered with. The limits are those of the
+version (section `serve` of params.yaml when it was registered); each can be changed, as in --timeout_s 30.
 """
 
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from cinetune import cli
 from cinetune.errors import InputError
-from cinetune.serving.server import listener
-from cinetune.tracking import registry
-from cinetune.tracking.queries import load_model
+from cinetune.serving.server import listener, version_code
+from cinetune.tracking import queries, registry
 
 logger = logging.getLogger(__name__)
 
@@ -37,5 +38,13 @@ def main(argv: Sequence[str]) -> int:
 def run(model_uri: str, host: str, port: int, changed: dict[str, str]) -> None:
     """Serve until stopped. Raises InputError where the port or the model cannot be had."""
     cli.set_up_logging([], "%(asctime)s %(levelname)s %(message)s")
-    logger.info("serving %s", ", ".join(f"{key} {value}" for key, value in registry.told(model_uri).items()))
-    listener.serve(lambda: load_model(model_uri), host, port, changed)
+    with listener.bind(host, port) as socket:
+        # The alias may move while this starts.
+        fixed = queries.fixed(model_uri)
+        with tempfile.TemporaryDirectory() as scratch:
+            other = version_code.unless_loaded(queries.fetch_code(fixed, Path(scratch)))
+        if other is not None:
+            flags = [word for name, value in changed.items() for word in (f"--{name}", value)]
+            version_code.start(other, ["serve", fixed, "--host", host, "--port", str(port), *flags])
+        logger.info("serving %s", ", ".join(f"{key} {value}" for key, value in registry.told(fixed).items()))
+        listener.serve(lambda: queries.load_model(fixed), socket, changed)

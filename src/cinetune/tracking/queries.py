@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cinetune import provenance
+from cinetune.provenance import PACKAGE
 from cinetune.tracking.runs import MAX_TAG_CHARS, Run, Tracker
 from cinetune.tracking.store import open_store, reaching
 
@@ -40,6 +41,27 @@ def fetch(uri: str, target: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     with reaching(f"{uri!r} cannot be fetched"):
         return Path(download_artifacts(artifact_uri=uri, dst_path=str(target), tracking_uri=client.tracking_uri))
+
+
+def fetch_code(uri: str, target: Path) -> Path:
+    """The package that a registered or logged model, or one in a folder, brings; downloaded under `target`."""
+    client = open_store()
+    from mlflow.artifacts import download_artifacts
+
+    with reaching(f"model {uri!r} cannot be loaded"):
+        place = f"{uri}/code/{PACKAGE.name}"
+        if Path(uri).is_dir():
+            return Path(place)
+        return Path(download_artifacts(artifact_uri=place, dst_path=str(target), tracking_uri=client.tracking_uri))
+
+
+def fixed(uri: str) -> str:
+    """The address of the version that an alias stands for now; any other address as it is."""
+    name, has_alias, alias = uri.removeprefix("models:/").partition("@")
+    if not uri.startswith("models:/") or not has_alias:
+        return uri
+    with reaching(f"model {uri!r} cannot be loaded"):
+        return f"models:/{name}/{open_store().get_model_version_by_alias(name, alias).version}"
 
 
 def load_model(uri: str) -> Any:

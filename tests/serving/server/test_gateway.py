@@ -11,9 +11,14 @@ from typing import Any
 import pytest
 
 from cinetune.errors import InputError
-from cinetune.serving.server.gateway import UNREADABLE, Gateway, sentence_of
+from cinetune.serving.requests.form import Options
+from cinetune.serving.server import uploads
+from cinetune.serving.server.deadline import Deadline
+from cinetune.serving.server.gateway import Gateway
 
 pytestmark = pytest.mark.serving
+
+WAIT_S = 30
 
 
 async def get(gateway: Gateway, path: str, method: str = "GET") -> tuple[int, str]:
@@ -27,6 +32,35 @@ async def get(gateway: Gateway, path: str, method: str = "GET") -> tuple[int, st
 
     await gateway({"type": "http", "path": path, "method": method, "headers": []}, receive, send)
     return sent[0]["status"], sent[1]["body"].decode()
+
+
+class Client:
+    """A request whose body is sent as the test says."""
+
+    def __init__(self, gateway: Gateway, headers: Any = ((b"content-type", b"application/json"),)) -> None:
+        self._to: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._sent: list[dict[str, Any]] = []
+
+        async def send(message: Any) -> None:
+            self._sent.append(dict(message))
+
+        scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": list(headers)}
+        self._task = asyncio.create_task(gateway(scope, self._to.get, send))
+
+    async def send(self, content: bytes, is_last: bool = True) -> None:
+        await self._to.put({"type": "http.request", "body": content, "more_body": not is_last})
+        await asyncio.sleep(0)
+
+    async def leave(self) -> None:
+        await self._to.put({"type": "http.disconnect"})
+
+    async def response(self) -> tuple[int, str]:
+        async with asyncio.timeout(WAIT_S):
+            while not self._sent and not self._task.done():
+                await asyncio.sleep(0.01)
+            await self.leave()
+            await self._task
+        return self._sent[0]["status"], self._sent[1]["body"].decode()
 
 
 class Life:
@@ -46,37 +80,218 @@ class Life:
         await self._task
 
 
-async def inner(scope: Any, receive: Any, send: Any) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"inner"})
+class Echo:
+    """A service that answers each question with itself, when it may."""
+
+    def __init__(self, **limits: Any) -> None:
+        limits = {"max_waiting": 2, "max_body_mb": 1, "timeout_s": 20.0} | limits
+        self.limits, self.defaults = SimpleNamespace(**limits), Options(6, "lenient", 8)
+        self.closed: list[bool] = []
+        self.may = threading.Event()
+        self.may.set()
+
+    def counts(self) -> dict[str, int]:
+        return {"packs": 3}
+
+    def close(self) -> None:
+        self.closed.append(True)
+
+    def answer(self, rows: list[dict[str, Any]], options: Options, deadline: Deadline) -> list[Any]:
+        while not self.may.wait(0.01):
+            deadline.check()
+        if rows[0]["question"] == "?":
+            raise ValueError("of /secret.py")
+        return [item["question"] for item in rows]
+
+
+async def until(gateway: Gateway, line: str) -> None:
+    """Until the server's metrics hold a line."""
+    async with asyncio.timeout(WAIT_S):
+        while f"{line}\n" not in (await get(gateway, "/metrics"))[1]:
+            await asyncio.sleep(0.01)
+
+
+async def ready(gateway: Gateway) -> None:
+    await until(gateway, "cinetune_ready 1")
+
+
+def body(question: str = "Who?") -> bytes:
+    return json.dumps({"inputs": [{"video": "clip:a", "question": question}]}).encode()
 
 
 def test_a_server_is_ready_once_its_model_is_and_not_when_it_stops() -> None:
-    release, closed = threading.Event(), []
-    service = SimpleNamespace(
-        limits=SimpleNamespace(max_waiting=2), counts=lambda: {"packs": 3}, close=lambda: closed.append(True)
-    )
+    release, service = threading.Event(), Echo()
 
     def load() -> Any:
-        assert release.wait(10)
-        return inner, service
+        assert release.wait(WAIT_S)
+        return service
 
     async def live() -> None:
-        gateway = Gateway(load)
+        gateway = Gateway(load, "1.2")
         async with Life(gateway):
-            for path in ("/ping", "/health", "/version", "/invocations"):
-                status, text = await get(gateway, path)
+            for path, method in (("/ping", "GET"), ("/health", "HEAD"), ("/version", "GET"), ("/invocations", "POST")):
+                status, text = await get(gateway, path, method)
                 assert status == 503 and json.loads(text) == {"error": "the model is not ready: ask /ping until it is."}
             assert "cinetune_ready 0" in (await get(gateway, "/metrics"))[1]
             release.set()
-            while "cinetune_ready 1" not in (await get(gateway, "/metrics"))[1]:
-                await asyncio.sleep(0.01)
-            assert await get(gateway, "/ping") == (200, "inner")
+            await ready(gateway)
+            for path in ("/ping", "/health"):
+                assert await get(gateway, path) == await get(gateway, path, "HEAD") == (200, "\n")
+            assert await get(gateway, "/version") == (200, "1.2")
             assert "cinetune_packs_total 3" in (await get(gateway, "/metrics"))[1]
             gateway.stop(1.0)
             assert (await get(gateway, "/ping"))[0] == 503
-            assert closed == []
-        assert closed == [True]
+            assert service.closed == []
+        assert service.closed == [True]
+
+    asyncio.run(live())
+
+
+def test_other_paths_and_methods_are_refused_and_nothing_describes_the_server() -> None:
+    async def live() -> None:
+        gateway = Gateway(Echo, "1.2")
+        async with Life(gateway):
+            await ready(gateway)
+            for path in ("/", "/docs", "/openapi.json", "/redoc", "/ping/", "/nothing"):
+                assert (await get(gateway, path))[0] == 404
+            for path, method in (("/invocations", "GET"), ("/ping", "POST"), ("/metrics", "DELETE")):
+                assert (await get(gateway, path, method))[0] == 405
+
+    asyncio.run(live())
+
+
+JSON = (b"content-type", b"application/json")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([JSON], 200),
+        ([(b"content-type", b"Application/JSON")], 200),
+        ([(b"content-type", b'application/json; charset="utf-8"')], 200),
+        ([(b"content-type", b"application/json;charset=UTF-8")], 200),
+        ([(b"content-type", b"application/json; charset=latin-1")], 415),
+        ([(b"content-type", b"text/csv")], 415),
+        ([(b"content-type", b"application/vnd.apache.parquet")], 415),
+        ([(b"content-type", b"application/jsonl")], 415),
+        ([(b"content-type", b"")], 415),
+        ([(b"content-type", b"\xff\xfe")], 415),
+        ([], 415),
+        ([JSON, (b"content-encoding", b"gzip")], 415),
+        ([JSON, (b"content-length", b"2000000")], 413),
+        ([JSON, (b"content-length", b"many")], 413),
+    ],
+)
+def test_json_alone_is_taken(headers: list[tuple[bytes, bytes]], status: int) -> None:
+    async def live() -> None:
+        gateway = Gateway(Echo, "1.2")
+        async with Life(gateway):
+            await ready(gateway)
+            client = Client(gateway, headers)
+            await client.send(body())
+            found, text = await client.response()
+            assert found == status, text
+            assert json.loads(text)["predictions" if status == 200 else "error"]
+
+    asyncio.run(live())
+
+
+def test_a_failure_is_told_without_its_words_and_the_next_request_is_answered() -> None:
+    async def live() -> None:
+        gateway = Gateway(Echo, "1.2")
+        async with Life(gateway):
+            await ready(gateway)
+            for question, status in (("?", 500), ("Who?", 200)):
+                client = Client(gateway)
+                await client.send(body(question))
+                found, text = await client.response()
+                assert found == status and "secret" not in text
+
+    asyncio.run(live())
+
+
+def test_half_sent_bodies_take_no_place_and_end_when_no_more_of_them_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "WINDOW_S", 0.5)
+
+    async def live() -> None:
+        gateway = Gateway(Echo, "1.2")
+        async with Life(gateway):
+            await ready(gateway)
+            halves = [Client(gateway) for _ in range(64)]
+            for half in halves:
+                await half.send(b'{"inputs": ', is_last=False)
+            whole = Client(gateway)
+            await whole.send(body())
+            assert (await whole.response())[0] == 200
+            for half in halves:
+                assert (await half.response())[0] == 408
+            assert "cinetune_body_bytes 0" in (await get(gateway, "/metrics"))[1]
+
+    asyncio.run(live())
+
+
+def test_all_bodies_together_take_a_number_of_bytes_and_give_it_back() -> None:
+    async def live() -> None:
+        gateway = Gateway(Echo, "1.2")
+        async with Life(gateway):
+            await ready(gateway)
+            halves = [Client(gateway) for _ in range(uploads.MAX_BODIES)]
+            for half in halves:
+                await half.send(bytes(1 << 20), is_last=False)
+            await until(gateway, f"cinetune_body_bytes {uploads.MAX_BODIES << 20}")
+            further = Client(gateway)
+            await further.send(body())
+            status, text = await further.response()
+            assert status == 503 and "bytes of requests" in text
+            for half in halves:
+                await half.leave()
+            await until(gateway, "cinetune_body_bytes 0")
+            again = Client(gateway)
+            await again.send(body())
+            assert (await again.response())[0] == 200
+
+    asyncio.run(live())
+
+
+def test_one_too_many_is_told_at_once_and_its_place_comes_back() -> None:
+    service = Echo()
+
+    async def live() -> None:
+        gateway = Gateway(lambda: service, "1.2")
+        async with Life(gateway):
+            await ready(gateway)
+            service.may.clear()
+            inside = [Client(gateway) for _ in range(2)]
+            for client in inside:
+                await client.send(body())
+            await until(gateway, "cinetune_requests_inside 2")
+            further = Client(gateway)
+            await further.send(body())
+            assert (await further.response())[0] == 503
+            await inside[0].leave()
+            await until(gateway, "cinetune_requests_inside 1")
+            service.may.set()
+            assert (await inside[1].response())[0] == 200
+
+    asyncio.run(live())
+
+
+@pytest.mark.parametrize(("is_stopped", "status"), [(True, 503), (False, 504)])
+def test_what_is_cancelled_by_a_stop_may_be_sent_again_and_what_is_late_is_late(is_stopped: bool, status: int) -> None:
+    service = Echo(timeout_s=20.0 if is_stopped else 0.3)
+    service.may.clear()
+
+    async def live() -> None:
+        gateway = Gateway(lambda: service, "1.2")
+        async with Life(gateway):
+            await ready(gateway)
+            client = Client(gateway)
+            await client.send(body())
+            await until(gateway, "cinetune_requests_inside 1")
+            if is_stopped:
+                gateway.stop(0.1)
+            found, text = await client.response()
+            assert found == status and ("stopping" in text) is is_stopped
 
     asyncio.run(live())
 
@@ -88,33 +303,13 @@ def test_a_model_that_cannot_be_loaded_is_told_and_never_ready() -> None:
         raise InputError("there is no such model.")
 
     async def live() -> None:
-        gateway = Gateway(load)
+        gateway = Gateway(load, "1.2")
         gateway.on_failure = told.set
         async with Life(gateway):
-            while not told.is_set():
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(WAIT_S):
+                while not told.is_set():
+                    await asyncio.sleep(0.01)
             assert isinstance(gateway.failure, InputError)
             assert (await get(gateway, "/ping"))[0] == 503
 
     asyncio.run(live())
-
-
-@pytest.mark.parametrize(
-    ("message", "sentence"),
-    [
-        ("Ensure that input is a valid JSON formatted string. Error: 'x'\nInput: \nb'{secret'\n", "not JSON"),
-        ("Failed to predict data '   video\n0  AAAA'. \nError: choices are odd.", "choices are odd."),
-        ("Failed to enforce schema of data 'x'. Error: Model is missing inputs ['video'].", "lack the columns 'video'"),
-        ("x Error: " + "long " * 200, ".."),
-    ],
-)
-def test_an_error_of_mlflow_becomes_one_sentence_without_the_data(message: str, sentence: str) -> None:
-    found = sentence_of(json.dumps({"error_code": "BAD", "message": message}).encode())
-    assert sentence in found and found.endswith(".") and "\n" not in found and len(found) < 320
-    assert "secret" not in found and "AAAA" not in found
-
-
-def test_a_trace_is_never_shown() -> None:
-    content = {"message": "Encountered an error", "stack_trace": "Traceback: /root/secret.py"}
-    assert sentence_of(json.dumps(content).encode()) == UNREADABLE
-    assert sentence_of(b"Internal Server Error") == "Internal Server Error."

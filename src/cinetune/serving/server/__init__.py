@@ -1,1 +1,1 @@
-"""The server around MLflow's: limits, readiness, metrics, errors in one sentence."""
+"""The server: limits, readiness, metrics, errors in one sentence."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from contextvars import ContextVar
 
 
 class Deadline:
@@ -28,7 +27,3 @@ class Deadline:
         """Raises TimeoutError once it has passed."""
         if not self.is_open():
             raise TimeoutError("the time for this request is over")
-
-
-# Set by the gateway: MLflow's server cannot pass the request to the model.
-CURRENT: ContextVar[Deadline | None] = ContextVar("deadline", default=None)

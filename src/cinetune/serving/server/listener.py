@@ -21,43 +21,34 @@ logger = logging.getLogger(__name__)
 GRACE_S = 10
 
 
-def serve(load_model: Callable[[], PyFuncModel], host: str, port: int, limits: Mapping[str, str]) -> None:
-    """Serve until stopped; `limits` override the version's own. Raises InputError for an unusable port or model."""
-    with bind(host, port) as listener:
-        if not is_loopback(host):
-            logger.warning("there is no authentication: whoever reaches %s can use this server", host)
-        if limits:
-            os.environ["CINETUNE_SERVE"] = ";".join(f"{key}={value}" for key, value in limits.items())
-        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-        # Slow imports, after what can fail at once.
-        import uvicorn
-        from mlflow.pyfunc import scoring_server
+def serve(load_model: Callable[[], PyFuncModel], listener: socket.socket, limits: Mapping[str, str]) -> None:
+    """Serve on a socket until stopped; `limits` override the version's own. Raises InputError for an unusable model."""
+    host = listener.getsockname()[0]
+    if not is_loopback(host):
+        logger.warning("there is no authentication: whoever reaches %s can use this server", host)
+    if limits:
+        os.environ["CINETUNE_SERVE"] = ";".join(f"{key}={value}" for key, value in limits.items())
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    # Slow imports, after what can fail at once.
+    import mlflow
+    import uvicorn
 
-        from cinetune.serving.pyfunc import StrictModel
-        from cinetune.serving.server.gateway import App, Gateway
-        from cinetune.serving.service import Service
+    from cinetune.serving.server.gateway import Gateway
 
-        def load() -> tuple[App, Service]:
-            model = load_model()
-            service = model.unwrap_python_model().service
-            # Our timeout comes first, with a sentence.
-            os.environ["MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"] = str(round(service.limits.timeout_s) + GRACE_S)
-            return scoring_server.init(StrictModel(model)), service
+    gateway = Gateway(lambda: load_model().unwrap_python_model().service, mlflow.__version__)
+    config = uvicorn.Config(gateway, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE_S)
+    server = uvicorn.Server(config)
+    leave = server.handle_exit
 
-        gateway = Gateway(load)
-        config = uvicorn.Config(gateway, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE_S)
-        server = uvicorn.Server(config)
-        leave = server.handle_exit
+    def stop(number: int, frame: FrameType | None) -> None:
+        gateway.stop(GRACE_S / 2)
+        leave(number, frame)
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            gateway.stop(GRACE_S / 2)
-            leave(number, frame)
-
-        server.handle_exit = stop
-        gateway.on_failure = lambda: setattr(server, "should_exit", True)
-        server.run(sockets=[listener])
-        if gateway.failure is not None:
-            raise gateway.failure
+    server.handle_exit = stop
+    gateway.on_failure = lambda: setattr(server, "should_exit", True)
+    server.run(sockets=[listener])
+    if gateway.failure is not None:
+        raise gateway.failure
 
 
 def bind(host: str, port: int) -> socket.socket:

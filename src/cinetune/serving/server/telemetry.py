@@ -35,7 +35,7 @@ class Telemetry:
             lines.append(f'cinetune_request_seconds_bucket{{le="{edge}"}} {reached}')
         lines += [f"cinetune_request_seconds_sum {self._seconds:.6f}", f"cinetune_request_seconds_count {reached}"]
         for name, value in sorted(gauges.items()):
-            lines += [f"# TYPE cinetune_{name} gauge", f"cinetune_{name} {value:g}"]
+            lines += [f"# TYPE cinetune_{name} gauge", f"cinetune_{name} {value:.15g}"]
         for name, value in sorted(totals.items()):
             lines += [f"# TYPE cinetune_{name}_total counter", f"cinetune_{name}_total {value}"]
         return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""What requests ask: their rows and parameters, in each of MLflow's forms."""

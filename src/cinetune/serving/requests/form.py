@@ -1,0 +1,231 @@
+"""What a request holds: rows, in each of MLflow's forms, and parameters.
+
+Its shape is judged here, before anything is made of it; a row's values are judged one by one where they are answered
+(`service`), so that a wrong one costs its row alone. No error shows a value that a client sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from cinetune.errors import InputError
+
+Row = dict[str, Any]
+
+COLUMNS = ("video", "question", "choices", "subtitles")
+REQUIRED = ("video", "question")
+SCORERS = ("lenient", "strict", "logit")
+MAX_ROWS, MAX_NEW_TOKENS = 256, 256
+# Each takes up to a hundred bytes once it is parsed, so that a small body would fill the memory. Base64 has none.
+MAX_SEPARATORS = 500_000
+MAX_NAME_CHARS = 80
+MAX_COLUMNS = 64
+# No text but a video's is as long as two of them.
+TEXT_BLOCK = 2 << 20
+LIST = (list, tuple, np.ndarray, pd.Series)
+# What a value must be, by the type of pydantic's error.
+TYPES = {
+    "model_type": "an object", "dict_type": "an object", "list_type": "a list", "int_type": "a whole number",
+    "string_type": "text",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """Generation settings of a request.
+
+    scorer: what decides between options: `lenient` and `strict` read the model's words (lenient takes the
+    likeliest option where they name none), `logit` takes the likeliest and makes no words.
+    """
+
+    max_new_tokens: int
+    scorer: str
+    num_frames: int
+
+
+class Parameters(BaseModel):
+    """Of a request; None stands for the version's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_new_tokens: StrictInt | None = None
+    scorer: StrictStr | None = None
+    frames: StrictInt | None = None
+
+    def options(self, defaults: Options) -> Options:
+        """Raises InputError for a value out of range."""
+        allowed = f"{defaults.num_frames} that the model was trained on"
+        tokens = _within("max_new_tokens", self.max_new_tokens, defaults.max_new_tokens, MAX_NEW_TOKENS, "256")
+        frames = _within("frames", self.frames, defaults.num_frames, defaults.num_frames, f"the {allowed}")
+        scorer = defaults.scorer if self.scorer is None else self.scorer
+        if scorer not in SCORERS:
+            raise InputError(f"scorer must be one of {', '.join(SCORERS)}, got {_shorten(scorer)!r}.")
+        return Options(tokens, scorer, frames)
+
+
+def _within(name: str, value: int | None, default: int, most: int, named: str) -> int:
+    if value is None:
+        return default
+    if not 1 <= value <= most:
+        # Python refuses to print a number of thousands of digits.
+        raise InputError(f"{name} must be between 1 and {named}, got {value if abs(value) < 10**9 else 'far more'}.")
+    return value
+
+
+class _Split(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    columns: Annotated[list[StrictStr], Field(max_length=MAX_COLUMNS)]
+    data: Annotated[list[list[Any]], Field(max_length=MAX_ROWS)]
+    index: Any = None
+
+
+class Request(BaseModel):
+    """A request's body; exactly one of the first four is given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataframe_records: Annotated[list[Row], Field(max_length=MAX_ROWS)] | None = None
+    dataframe_split: _Split | None = None
+    inputs: Any = None
+    instances: Any = None
+    params: Parameters | None = None
+
+    def rows(self) -> list[Row]:
+        """Raises InputError for what is no table of a model's rows."""
+        given = [value for name in FORMATS if (value := getattr(self, name)) is not None]
+        if len(given) != 1:
+            raise InputError(f"the request must be a JSON object with one of {', '.join(FORMATS)}.")
+        rows = _of_split(given[0]) if isinstance(given[0], _Split) else rows_of(given[0])
+        check_rows(rows)
+        return rows
+
+
+FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")
+BODY = TypeAdapter(Request)
+
+
+def read(body: bytes) -> tuple[list[Row], Parameters]:
+    """Rows and parameters of a JSON body. Raises InputError for what is none."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_SEPARATORS:
+        raise InputError(f"the request holds more than {MAX_SEPARATORS} commas and brackets: send fewer rows.")
+    for text in _long_texts(body):
+        if not text.isascii() or b"\\u" in text:
+            raise InputError("a text of more than 4 MB must be base64: shorten it.")
+    try:
+        content = from_json(body)
+    except ValueError as error:
+        # It names a place and no content.
+        raise InputError(f"the request's body is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"the request must be a JSON object with one of {', '.join(FORMATS)}.")
+    try:
+        request = BODY.validate_python(content)
+    except ValidationError as error:
+        raise InputError(_sentence(error)) from None
+    return request.rows(), request.params or Parameters()
+
+
+def _long_texts(body: bytes) -> Iterator[bytes]:
+    """Every text of two blocks or more, and some of one: a wide letter in it would make all its letters as wide."""
+    end = 0
+    for start in range(0, len(body), TEXT_BLOCK):
+        if start >= end and body.find(b'"', start, start + TEXT_BLOCK) < 0:
+            end = body.find(b'"', start)
+            end = len(body) if end < 0 else end
+            text = body[body.rfind(b'"', 0, start) + 1 : end]
+            if len(text) > TEXT_BLOCK:
+                yield text
+
+
+def read_parameters(values: Mapping[str, Any]) -> Parameters:
+    """Parameters as MLflow hands them over. Raises InputError for an unknown one and a value of another type."""
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    try:
+        return Parameters.model_validate(plain)
+    except ValidationError as error:
+        raise InputError(_sentence(error)) from None
+
+
+def rows_of(content: Any) -> list[Row]:
+    """Rows of a list of them, of one alone, or of columns. Raises InputError for anything else."""
+    if isinstance(content, dict):
+        return _of_columns(content) if _is_columns(content) else [content]
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise InputError(f"the request's rows must be objects with the columns {', '.join(COLUMNS)}.")
+    return content
+
+
+def rows_of_table(table: pd.DataFrame) -> list[Row]:
+    """Rows of what MLflow hands to a model: it makes one row of a dictionary of columns."""
+    rows: list[Row] = table.to_dict("records")
+    return _of_columns(rows[0]) if len(rows) == 1 and _is_columns(rows[0]) else rows
+
+
+def check_rows(rows: list[Row]) -> None:
+    """Raises InputError where there are no rows, too many, an unknown column, or a required one is in none of them."""
+    if not rows:
+        raise InputError("the request holds no rows.")
+    if len(rows) > MAX_ROWS:
+        raise InputError(f"a request may hold {MAX_ROWS} rows, got {len(rows)}: send several.")
+    given = {name: None for row in rows for name in row}
+    unknown = [name for name in given if name not in COLUMNS]
+    if unknown:
+        raise InputError(f"column {_shorten(unknown[0])!r} is not known: choose from {', '.join(COLUMNS)}.")
+    missing = [name for name in REQUIRED if name not in given]
+    if missing:
+        raise InputError(f"the rows lack the column {missing[0]!r}.")
+
+
+def _is_columns(content: Mapping[str, Any]) -> bool:
+    """A row's video and question are never lists."""
+    return all(isinstance(content.get(name), LIST) for name in REQUIRED)
+
+
+def _of_columns(columns: Mapping[str, Any]) -> list[Row]:
+    # A column that is absent may be left out, and one that is null as a whole is.
+    present = {name: values for name, values in columns.items() if values is not None}
+    lengths = {len(values) if isinstance(values, LIST) else None for values in present.values()}
+    if len(lengths) != 1 or None in lengths:
+        raise InputError("the columns must be lists of one length: send as many values of each as there are rows.")
+    return [dict(zip(present, values, strict=True)) for values in zip(*present.values(), strict=True)]
+
+
+def _of_split(table: _Split) -> list[Row]:
+    if len(set(table.columns)) < len(table.columns):
+        raise InputError("dataframe_split.columns names a column twice: name each once.")
+    for number, values in enumerate(table.data):
+        if len(values) != len(table.columns):
+            wanted = f"{len(values)} values for {len(table.columns)} columns"
+            raise InputError(f"row {number} of dataframe_split.data has {wanted}: give one for each.")
+    return [dict(zip(table.columns, values, strict=True)) for values in table.data]
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first of pydantic's errors, without what it was given."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    problem, place = first["type"], ".".join(_shorten(part) for part in first["loc"])
+    if problem == "extra_forbidden":
+        inner = str(first["loc"][0]) if len(first["loc"]) > 1 else error.title
+        of: dict[str, Any] = {"params": Parameters, "Parameters": Parameters, "dataframe_split": _Split}
+        model = of.get(inner, Request)
+        kind = "parameter" if model is Parameters else "key"
+        return f"{kind} {_shorten(first['loc'][-1])!r} is not known: choose from {', '.join(model.model_fields)}."
+    if problem == "too_long" and first["loc"][-1] in ("dataframe_records", "data"):
+        return f"a request may hold {MAX_ROWS} rows, got {first['ctx']['actual_length']}: send several."
+    if problem == "missing":
+        return f"{place} is missing: the request cannot be read without it."
+    return f"{place} must be {TYPES[problem]}." if problem in TYPES else f"{place}: {first['msg'].lower()}."
+
+
+def _shorten(name: Any) -> str:
+    """A name that a client may have chosen."""
+    text = str(name)
+    return text if len(text) <= MAX_NAME_CHARS else text[:MAX_NAME_CHARS] + ".."

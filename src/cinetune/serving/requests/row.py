@@ -1,0 +1,95 @@
+"""One row of a request: its values are judged as they were sent, and nothing is made text that is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cinetune.cinepile.questions import NUM_CHOICES, check_choices, check_text
+from cinetune.errors import InputError
+from cinetune.inference.scoring import QuestionPrompt
+
+MAX_TEXT_CHARS, MAX_SUBTITLE_CHARS = 10_000, 200_000
+KINDS: tuple[tuple[Any, str], ...] = (
+    (type(None), "null"),
+    (bool, "true or false"),
+    ((int, float, np.number), "a number"),
+    (str, "text"),
+    ((list, tuple, np.ndarray), "a list"),
+    (Mapping, "an object"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class AskedRow:
+    """What a row asks; `video` is its base64 or a name, or a file's own bytes."""
+
+    video: str | bytes
+    question: QuestionPrompt
+    subtitles: str
+
+
+def read(row: Mapping[str, Any]) -> AskedRow:
+    """Raises InputError for a row that cannot be asked. An absent value is one that is null."""
+    video, question, choices, subtitles = (
+        _present(row.get(name)) for name in ("video", "question", "choices", "subtitles")
+    )
+    return AskedRow(
+        _video(video),
+        QuestionPrompt(_question(question), None if choices is None else _choices(choices)),
+        "" if subtitles is None else _text("subtitles", subtitles, MAX_SUBTITLE_CHARS),
+    )
+
+
+def _present(value: Any) -> Any:
+    """None for the nulls of pandas."""
+    return None if value is pd.NA or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _video(value: Any) -> str | bytes:
+    # No error shows anything of a video.
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str) or not value:
+        raise InputError(f"video must be text that is not empty, got {_kind(value)}")
+    return value
+
+
+def _question(value: Any) -> str:
+    text = _text("question", value, MAX_TEXT_CHARS)
+    if reason := check_text("question", text):
+        raise InputError(reason)
+    return text
+
+
+def _choices(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple | np.ndarray):
+        raise InputError(f"choices must be a list of {NUM_CHOICES} texts, or null, got {_kind(values)}")
+    if len(values) != NUM_CHOICES:
+        raise InputError(f"choices must be {NUM_CHOICES}, got {len(values)}")
+    texts = tuple(_text("a choice", value, MAX_TEXT_CHARS) for value in values)
+    if reason := check_choices(texts):
+        raise InputError(reason)
+    return texts
+
+
+def _text(name: str, value: Any, max_chars: int) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be text, got {_kind(value)}")
+    if len(value) > max_chars:
+        raise InputError(f"{name} may hold {max_chars} characters, got {len(value)}: shorten it")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{name} holds half of a surrogate pair: send whole characters") from None
+    return str(value)
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in words that show nothing of it."""
+    return next((word for kind, word in KINDS if isinstance(value, kind)), type(value).__name__)

@@ -1,0 +1,48 @@
+"""What the server sends: a body with its status, or one sentence that says why there is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: bytes
+    content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+
+class Refusal(Exception):
+    """A status and one sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def error(status: int, sentence: str, request_id: str | None = None, allowed: str = "") -> Response:
+    content = {"error": sentence} | ({"request_id": request_id} if request_id else {})
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"retry-after", b"1"),) if status == 503 else ()
+    if allowed:
+        headers = (*headers, (b"allow", allowed.encode()))
+    return Response(status, json.dumps(content).encode(), headers=headers)
+
+
+async def send_response(send: Send, response: Response, request_id: str | None = None) -> None:
+    headers = [
+        (b"content-type", response.content_type),
+        (b"content-length", str(len(response.body)).encode()),
+        *response.headers,
+    ]
+    if request_id:
+        headers.append((b"x-request-id", request_id.encode()))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
