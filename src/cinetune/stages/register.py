@@ -67,12 +67,9 @@ def _register(params: Params, tracked: runs.Tracker) -> tuple[str, str]:
     evaluation.check_of(adapter, params, packaging.measured(params))
     licence = licences.of_data(params.data.name, chosen.accept_licence)
     registry.check_data(chosen.name, params.data.name)
-    version = registry.version_of(chosen.name, adapter.digest)
-    if version is None:
-        version = _create(params, adapter, evaluation, licence, tracked)
-        print(f"register: {chosen.name} version {version} made from {chosen.adapter}.")
-    else:
-        print(f"register: {chosen.adapter} is version {version} of {chosen.name} already.")
+    known = registry.version_of(chosen.name, adapter.digest)
+    version = known or _create(params, adapter, evaluation, licence, tracked)
+    print(f"register: {chosen.adapter} is version {version} of {chosen.name}{' already' if known else ''}.")
     return version, promotion.promote(params, version, evaluation)
 
 

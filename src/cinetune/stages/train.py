@@ -52,8 +52,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
             return None
         target = pipeline.ADAPTER if is_pipeline else pipeline.RUNS / tracked.id / "adapter"
         summary = session.save(params, inputs, result, target)
-        best = {f"best/{name}": summary[name] for name in ("best_step", "validation_accuracy")}
-        tracked.log_metrics(best, result.steps)
+        tracked.log_metrics({f"best/{key}": summary[key] for key in ("best_step", "validation_accuracy")}, result.steps)
         tracked.set_tags({"check/attention": result.attention})
         tracked.log_artifacts(target, "adapter")
         said = f"{target}, validation accuracy {result.validation_accuracy:.1%} at step {result.best_step}"
