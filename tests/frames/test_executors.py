@@ -19,7 +19,7 @@ from tqdm import tqdm
 from builders.refusals import sentence
 from cinetune import files
 from cinetune import params as params_module
-from cinetune.frames import executors, writer
+from cinetune.frames import estimate, executors, writer
 from cinetune.frames.decoder import Decoder
 from cinetune.frames.encoding import encode
 from cinetune.frames.executors import Work
@@ -201,6 +201,23 @@ def test_a_clip_that_was_replaced_by_a_broken_one_keeps_no_old_frames(
     shutil.copy(clips / "broken.mp4", copies / "c.mp4")
     assert decode(copies, ["b", "c"], tmp_path / "frames")["clips_failed"] == 1
     assert list(FrameStore.open(tmp_path / "frames").failures) == ["c"]
+
+
+def test_a_dry_run_says_how_long_decoding_takes_and_writes_nothing(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "DIGESTS", tmp_path / "digests.sqlite")
+    params = params_module.load().override("frames", {"policy": "uniform", "num_frames": 2, "size": 16}).frames
+    root = tmp_path / "frames"
+    text = estimate.describe(params, clips, ["b", "gone", "c"], root)
+    assert text.startswith("3 of 3 clips are to be decoded, 1 of them have no file: about 0.0 minutes with 2 workers")
+    assert not root.exists()
+    decode(clips, ["b", "c"], root)
+    before = content(root)
+    assert estimate.describe(params, clips, ["b", "c"], root) == "none of the 2 clips is to be decoded"
+    assert "1 of 3 clips" in estimate.describe(params, clips, ["b", "c", "d"], root)
+    assert content(root) == before
+    assert "has a file" in sentence(lambda: estimate.describe(params, clips, ["gone"], tmp_path / "none"))
 
 
 def failing_at_first(monkeypatch: pytest.MonkeyPatch, clip_id: str, times: int) -> None:

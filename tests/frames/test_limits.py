@@ -64,3 +64,5 @@ def test_limits_come_from_the_frames_section_of_the_params() -> None:
     limits = Limits.of(params)
     assert limits.timeout_s == params.timeout_s and limits.memory_mb == params.memory_mb
     assert limits.max_frames >= 60 * params.max_duration_s
+    # 160 s of 4K in ten bits took 308 s.
+    assert limits.processor_s(3840, 2160, 160.0) > 2 * 308

@@ -25,8 +25,8 @@ from cinetune.frames.limits import Limits, Refusal, VideoError
 from cinetune.frames.sampling import ClipFrames, FrameSettings
 from cinetune.sandbox import SINGLE_THREADED, Child, read_message
 
-# Of Limits.timeout_s, in which a child has used next to no processor time.
-IDLE_TIMES = 10
+# In which a child has used next to no processor time: so many times Limits.timeout_s, and not less than some seconds.
+IDLE_TIMES, MIN_IDLE_S = 10, 5.0
 
 
 class Decoder:
@@ -37,6 +37,7 @@ class Decoder:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._idle_s = max(IDLE_TIMES * limits.timeout_s, MIN_IDLE_S)
         self._child: Child | None = None
         self._lock = threading.Lock()
         self._is_closed = False
@@ -81,7 +82,7 @@ class Decoder:
     def _ask(self, source: Path | bytes, settings: FrameSettings, part: tuple[float, float] | None) -> ClipFrames:
         child = self._running()
         result: ClipFrames | Refusal | None = None
-        with child.killed_when_idle(IDLE_TIMES * self._limits.timeout_s) as idle:
+        with child.killed_when_idle(self._idle_s) as idle:
             try:
                 _send_source(child, source, settings, part)
                 result = _receive_clip(child.replies, settings)
@@ -99,8 +100,7 @@ class Decoder:
 
     def _explain_end(self, returncode: int, is_idle: bool) -> Refusal:
         if is_idle:
-            waited_s = IDLE_TIMES * self._limits.timeout_s
-            return Refusal("stalled", f"stood still for {waited_s:g} s: see that its disk answers and run it again")
+            return Refusal("stalled", f"stood still for {self._idle_s:g} s: see that its disk answers and run it again")
         if returncode == -signal.SIGXCPU:
             limit = f"{self._limits.timeout_s:g} s of processor time"
             if self._limits.cpu_s_per_megapixel_s:
