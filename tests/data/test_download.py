@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import itertools
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.downloads import Script, bring, files, wanted
+from builders.downloads import PARAMS, Script, bring, files, wanted
 from builders.processes import in_a_fork
 from builders.refusals import sentence
 from builders.servers import ClipServer
@@ -246,6 +247,27 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(server: ClipServer, tmp_pat
     left = files(tmp_path / "data")
     left.pop("clips.journal")
     assert left == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({}, "download.questions"), ({"videos": "gone"}, "'gone' is no folder"), ({"cookies": "gone"}, "Netscape"),
+        ({"pin": True, "data_dir": "../outside"}, "cannot pin"), ({"data_dir": "a_file"}, "not a folder"),
+        ({"data_dir": "of_others"}, "has not put there"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_before_anything_is_done(
+    tmp_path: Path, changed: dict[str, object], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    (tmp_path / "of_others").mkdir()
+    (tmp_path / "of_others" / "a").touch()
+    before = files(tmp_path)
+    params = dataclasses.replace(PARAMS, questions="train.csv" if changed else "", data_dir="new")
+    assert named in sentence(lambda: download.claim(dataclasses.replace(params, **changed)))
+    assert files(tmp_path) == before and not (tmp_path / "new").exists()
 
 
 def test_one_folder_is_filled_by_one_download_at_a_time(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def claim(params: DownloadParams) -> Path:
     if params.cookies and not Path(params.cookies).is_file():
         raise InputError(f"download.cookies {params.cookies!r} is not a file: export one in Netscape's format.")
     folder, name = Path(params.data_dir), params.data_dir
+    if params.videos and not Path(params.videos).is_dir():
+        raise InputError(f"videos {params.videos!r} is no folder: name one that holds videos, or leave it out.")
     if params.pin:
         provenance.check_addable(folder)
     if params.pin:

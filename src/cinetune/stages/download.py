@@ -45,9 +45,11 @@ def run(params: Params) -> None:
                 taken.check()
                 clips = taken.first(chosen.max_clips)
                 selection.place(taken, clips, new, folder, selection.card_of(chosen), chosen.replace)
-            found = stored.find(videos, {clip.clip_id for clip in clips})
-            if videos:
-                print(f"download: {found.told(videos, len(clips))}")
+            # Links to files begin at the same folder and name theirs.
+            wanted = {clip.clip_id for clip in clips if clip.root is None}
+            found = stored.find(videos, wanted)
+            if videos and wanted:
+                print(f"download: {found.told(videos, len(wanted))}")
             manifest = Manifest(folder)
             try:
                 with download.Downloader(folder, chosen, Limits.of(params.frames), found.by_clip) as downloader:
@@ -71,8 +73,7 @@ def run(params: Params) -> None:
         said = f"{len(clips)} clips in {folder}: {counts}; {len(needed)} of them now."
         tracked.describe(said)
         print(f"download: {said}")
-        overlap = lost["overlap"]["films"]
-        if overlap:
+        if overlap := lost["overlap"]["films"]:
             print(f"download: {len(overlap)} films are in training and test, {overlap[0]!r} is one of them.")
         verdicts.check_outcome(clips, needed, manifest.records)
         if chosen.pin:

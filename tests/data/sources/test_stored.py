@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from builders.downloads import Script, bring, wanted
-from builders.refusals import sentence
 from builders.servers import ClipServer
 from cinetune.data.sources import stored
 
@@ -54,7 +53,6 @@ def test_a_folder_of_video2dataset_is_taken_over_without_fetching(
     assert {record.status for record in records.values()} == {"ok"} and sum(server.hits.values()) == 1
     taken, source = tmp_path / "data/clips/-aaaaaaaaa0.mp4", folder / "00000/000000000.mp4"
     assert taken.stat().st_ino == source.stat().st_ino
-    assert "no folder" in sentence(lambda: stored.find(tmp_path / "gone", set()))
 
 
 @pytest.mark.parametrize("clip_id", IDS)
@@ -124,3 +122,11 @@ def test_json_of_other_programs_beside_a_file_costs_nothing(tmp_path: Path) -> N
         (tmp_path / f"aaaaaaaaaa{number}.mp4").write_bytes(b"a")
         (tmp_path / f"aaaaaaaaaa{number}.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     assert len(stored.find(tmp_path, {f"aaaaaaaaaa{number}" for number in range(7)}).by_clip) == 7
+
+
+def test_what_was_found_is_told(tmp_path: Path) -> None:
+    for name in (IDS[0], IDS[1], "bbbbbbbbbbb"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"a")
+    told = stored.find(tmp_path, set(IDS)).told(tmp_path, len(IDS))
+    assert f"2 of 5 clips are in {tmp_path}, 3 are not; 1 videos there are of no clip" in told
+    assert stored.find(None, set(IDS)).by_clip == {}

@@ -81,16 +81,9 @@ class StoredVideos:
 
 
 def find(folder: Path | None, wanted: Collection[str]) -> StoredVideos:
-    """The videos of the wanted clips below a folder. Each tar shard is read once, as far as it goes.
-
-    Raises InputError for a folder that is not there.
-    """
-    if folder is None:
-        return StoredVideos()
-    if not folder.is_dir():
-        raise InputError(f"videos {str(folder)!r} is no folder: name one that holds videos, or leave it out.")
+    """The videos of the wanted clips below a folder. Each tar shard is read once, as far as it goes."""
     found = StoredVideos()
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if path.is_file()) if folder and wanted else []
     for path in (path for path in paths if path.suffix.lower() in SUFFIXES):
         beside = (path.with_name(path.stem + suffix) for suffix in INFO_SUFFIXES)
         info = next((other.read_bytes() for other in beside if other.is_file()), None)
