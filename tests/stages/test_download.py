@@ -15,9 +15,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from builders.downloads import files
-from builders.projects import Project, environment
+from builders.downloads import Script, files
+from builders.projects import ROOT, Project, environment
 from builders.servers import ClipServer
+from cinetune import __main__ as command_line
 
 pytestmark = pytest.mark.data
 
@@ -41,6 +42,35 @@ def ask(path: Path, addresses: list[str], film: str = "Film") -> Path:
 def command(questions: Path | str, folder: Path, *more: str) -> list[str]:
     flags = ["--pause_s", "0", "--backoff_s", "0.01", "--retries", "1", "--stall_s", "2", *more]
     return ["download", "--questions", str(questions), "--data_dir", str(folder), *flags]
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_run_in_which_everything_fails_is_no_success_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("CINETUNE_UNTRACKED", "1")
+    script = Script(monkeypatch)
+    questions = ask(tmp_path / "train.parquet", [f"https://clips.test/ok/{number}.mp4" for number in range(40)])
+    words = command(questions, tmp_path / "data")
+
+    script.refusal = ("client_error", 1000)
+    assert command_line.main(words) == 2
+    assert "clips in a row failed" in capsys.readouterr().err and script.asked["ok"] < 40
+    script.refusal = ("", 0)
+    assert command_line.main(words) == 0
+    assert "40 ok" in capsys.readouterr().out
+    before = files(tmp_path / "data")
+
+    # Neither a list of links, nor a smaller selection, nor a file that cannot be used takes anything away.
+    links = tmp_path / "links.csv"
+    links.write_text("url,title\nhttps://clips.test/ok/7.mp4,A Film (2001) - Fog Scene\n")
+    unusable = tmp_path / "unusable.json"
+    unusable.write_text('{"data": []}')
+    for changed, status in ((command(links, tmp_path / "data"), 0), ([*words, "--max_clips", "1"], 0)):
+        assert command_line.main(changed) == status
+    assert command_line.main(command(unusable, tmp_path / "data")) == 2
+    assert files(tmp_path / "data") == before
 
 
 @pytest.mark.slow
