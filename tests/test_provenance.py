@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,11 +40,11 @@ def dvc() -> list[str]:
 
 
 @pytest.fixture
-def restored(pinned: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(pinned.root)
-    for words in (["git", "checkout", "-q", "data.dvc"], [*dvc(), "checkout", "-q", "--force", "data.dvc"]):
-        subprocess.run(words, check=True, env=environment())
-    return pinned.root / "data"
+def restored(pinned: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a copy that may be broken."""
+    root = shutil.copytree(pinned.root, tmp_path / "copy")
+    monkeypatch.chdir(root)
+    return root / "data"
 
 
 def test_a_folder_that_lacks_files_is_refused_before_dvc_records_what_is_left(restored: Path) -> None:
@@ -78,11 +79,9 @@ def test_a_folder_that_dvc_does_not_know_needs_no_files(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("folder", ["../elsewhere", ".", "data/clips/deeper", "ignored/a", "tracked"])
 def test_a_folder_that_dvc_cannot_pin_is_refused_before_it_is_filled(restored: Path, folder: str) -> None:
-    root = restored.parent
-    (root / "tracked").mkdir(exist_ok=True)
-    (root / "tracked" / "a").write_text("a")
-    with (root / ".git" / "info" / "exclude").open("a") as file:
-        file.write("ignored/\n")
+    (restored.parent / "tracked").mkdir()
+    (restored.parent / "tracked" / "a").write_text("a")
+    (restored.parent / ".git" / "info" / "exclude").write_text("ignored/\n")
     subprocess.run(["git", "add", "tracked"], check=True, env=environment())
     with pytest.raises(InputError, match="cannot pin"):
         provenance.check_addable(Path(folder))

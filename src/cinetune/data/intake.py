@@ -31,7 +31,7 @@ MAX_REASON_CHARS = 300
 SECRETS = re.compile(r"(://(?=[^/\s]*@)|[?&](?!v=|list=)[\w.~-]+=)[^&@\s'\"]+")
 # CinePile's category names hold a line break, which other programs write as CRLF, a blank or its escape.
 CATEGORIES = {" ".join(name.split()).casefold(): name for name in questions.CATEGORIES}
-BREAKS = re.compile(r"(?:\s|\\r|\\n)+")
+BREAKS = re.compile(r"(?:\s|\\r|\\n|_x000D_)+")
 SCHEMA = pa.schema(
     [
         (name, pa.int64() if name in NUMBERS else pa.list_(pa.string()) if name in LISTS else pa.string())

@@ -95,7 +95,7 @@ def test_what_pandas_saves_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("category", list(questions.CATEGORIES))
-@pytest.mark.parametrize("written_as", ["\r\n", " ", "\\n", "\\r\\n", "\n ", "\u00a0"])
+@pytest.mark.parametrize("written_as", ["\r\n", "_x000D_\n", " ", "\\n", "\\r\\n", "\n ", "\u00a0"])
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 def test_a_category_is_known_however_its_line_break_is_written(
     tmp_path: Path, category: str, written_as: str, suffix: str
