@@ -127,7 +127,7 @@ def refuses_before_the_body(server: Server) -> bool:
         time.sleep(1)
         with begin(server, b"{", 100_000) as raw:
             found = status_of(raw)
-        assert all(future.result()[0] == 504 for future in inside)
+        assert all(future.result(60)[0] == 504 for future in inside)
     return found == 503
 
 

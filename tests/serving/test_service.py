@@ -255,7 +255,7 @@ def test_what_several_want_at_once_is_decoded_by_one_and_a_failure_is_not_kept()
         time.sleep(0.2)
         assert len(decoded) == 1
         release.set()
-        assert all(isinstance(future.exception(), InputError) for future in waiting)
+        assert all(isinstance(future.exception(60), InputError) for future in waiting)
     assert cache.read("a", decode, Deadline(10)).digest == "a"
 
 
@@ -271,7 +271,7 @@ def test_threads_get_the_answers_of_one_thread(served):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=120)
     assert found == alone
 
 

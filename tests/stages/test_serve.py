@@ -241,7 +241,7 @@ def test_one_too_many_is_told_at_once_and_a_late_answer_stops_costing(narrow: Se
         assert time.monotonic() - started_at < 1
         assert narrow.get("/ping")[0] == 200
         for future in late:
-            status, _, text = future.result()
+            status, _, text = future.result(60)
             assert status == 504 and "time for this request is over" in text
     assert narrow.ask(row())[0]["error"] is None
     narrow.wait_until_idle(2)
@@ -278,7 +278,7 @@ def test_a_server_says_when_it_is_ready_and_a_stop_signal_ends_it_in_mid_predict
         time.sleep(0.5)
         assert server.get("/ping")[0] in (0, 503)
         assert server.process.wait(timeout=40) == 128 + signal.SIGTERM
-        assert waiting.result()[0] == 503
+        assert waiting.result(60)[0] == 503
     assert "Traceback" not in server.log.read_text()
 
 
