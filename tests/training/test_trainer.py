@@ -228,30 +228,29 @@ def test_in_float16_only_a_loss_that_is_no_number_ends_a_training(
     base: Any, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_checkpoint: bool
 ) -> None:
     """A scaled gradient that overflows is part of the way: its step is skipped, and the next one is scaled less."""
-    steps: list[tuple[int, float, Any]] = []
-    asked = trainer.PackTrainer._get_grad_norm
+    calls: list[int] = []
+    step, loss_of = trainer.PackTrainer.training_step, trainer.loss_of
 
-    def overflowing(self: Any, model: Any, grad_norm: Any = None) -> Any:
-        # Stands in for that of a GPU, which skips the step of itself.
+    def scaled(self: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        # Stands in for that of a GPU, which would skip the step.
         self.accelerator.scaler = torch.amp.GradScaler("cpu", enabled=False)
-        monkeypatch.setattr(trainer.Trainer, "_get_grad_norm", lambda *_, **__: torch.tensor(float("inf")))
-        norm = asked(self, model, grad_norm)
-        is_last = len(steps) == 1
-        if is_last:
-            self._losses[0] = torch.tensor(float("nan"))
-            if has_checkpoint:
-                (tmp_path / "checkpoint-1").mkdir()
-                (tmp_path / "checkpoint-1" / "complete").touch()
-            asked(self, model, grad_norm)
-        steps.append(norm)
-        for weight in model.parameters():
-            weight.grad = None
-        return norm
+        return step(self, *arguments, **options)
 
-    monkeypatch.setattr(trainer.PackTrainer, "_get_grad_norm", overflowing)
+    def overflowing(model: Any, batch: Any) -> torch.Tensor:
+        calls.append(1)
+        loss = loss_of(model, batch)
+        if len(calls) <= TRAIN.clips_per_step:
+            # A root of nothing: it is a number, its slope is none.
+            return loss + sum(0 * weight.sum() for weight in model.parameters() if weight.requires_grad).sqrt()
+        if has_checkpoint:
+            (tmp_path / "checkpoint-1").mkdir(exist_ok=True)
+            (tmp_path / "checkpoint-1" / "complete").touch()
+        return loss * float("nan")
+
+    monkeypatch.setattr(trainer.PackTrainer, "training_step", scaled)
+    monkeypatch.setattr(trainer, "loss_of", overflowing)
     with pytest.raises(InputError) as caught:
         run(base, encoder, tmp_path, clips(*[3] * 6), epochs=4.0, validations_per_epoch=1)
-    assert len(steps) == 1, "the first overflow did not end it"
     said = str(caught.value)
     assert "the loss is NaN or inf at step 2" in said
     assert ("no checkpoint was saved" in said) is not has_checkpoint

@@ -74,7 +74,8 @@ class GuessedTokenizer:
 
     def _ids(self, text: str, has_start: bool) -> list[int]:
         head, video, tail = text.partition("<video>")
-        words = [self._words(head), self._words(tail)]
+        # The line's end behind the video is the prefix's.
+        words = [self._words(head), self._words(tail.removeprefix("\n"))]
         return [1] * has_start + words[0] + [self.video_token_id] * bool(video) + words[1]
 
     def _words(self, text: str) -> list[int]:
