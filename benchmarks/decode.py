@@ -22,15 +22,15 @@ import av
 import footage
 import numpy as np
 
-from cinetune.frames.cuts import find_cuts, find_cuts_in_all
 from cinetune.frames.decoder import Decoder, read_many
 from cinetune.frames.encoding import encode
 from cinetune.frames.executors import Work, here
 from cinetune.frames.limits import Limits
-from cinetune.frames.playhead import open_video
 from cinetune.frames.sampling import ClipFrames, FrameSettings, choose_times, fit
 from cinetune.frames.store import FrameStore, plan
-from cinetune.frames.timeline import read_timeline
+from cinetune.frames.video.cuts import find_cuts, find_cuts_in_all
+from cinetune.frames.video.playhead import open_video
+from cinetune.frames.video.timeline import read_timeline
 from cinetune.frames.writer import PartWriter, join
 
 EXACT = FrameSettings("uniform", num_frames=8, size=224, cut_threshold=27.0, min_shot_frames=15)

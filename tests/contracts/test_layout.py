@@ -27,7 +27,6 @@ DECIDES_NO_BYTES = {
     "cli": "reads what was typed; the values are in dvc.yaml's params",
     "errors": "what is said",
     "files": "how files are written, not what",
-    "data_card": "name and licence of the data, for tags and checks",
     "params": "the values are in dvc.yaml's params",
     "pipeline": "paths, names and tags of runs",
     "provenance": "commits and hashes, for tags",

@@ -19,8 +19,6 @@ FILES = sorted(TESTS.rglob("*.py"))
 APART = {"contracts", "builders"}
 # What has no public way yet, and why it is touched all the same.
 PRIVATE = {
-    "_get_grad_norm": "what stands in for a GPU's gradient that overflows",
-    "trainer.PackTrainer._get_grad_norm": "the same, of our own trainer",
     "fetching._explain": "yt-dlp's many refusals cannot be provoked without YouTube",
     "trial._trial_id": "optuna gives a trial's id in its storage no public name",
 }

@@ -252,10 +252,10 @@ def test_a_store_that_another_run_may_complete_is_no_finished_stage(
         assert decode(clips, ["b", "broken", "c"], tmp_path)["clips_failed"] == 2
     failures = FrameStore.open(tmp_path).passing_failures
     assert list(failures) == ["b"]
-    text = sentence(lambda: frames_stage.refuse_passing(failures))
+    text = sentence(lambda: executors.refuse_passing(failures))
     assert "1 clips failed" in text and "run it again" in text
     assert decode(clips, ["b", "broken", "c"], tmp_path)["clips_failed"] == 1
-    frames_stage.refuse_passing(FrameStore.open(tmp_path).passing_failures)
+    executors.refuse_passing(FrameStore.open(tmp_path).passing_failures)
 
 
 # ---- Ray

@@ -266,7 +266,9 @@ def test_the_decoding_code_is_what_the_decoding_process_loads() -> None:
     code = "import sys, cinetune.frames.worker; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     package = "cinetune.frames."
-    assert [name.removeprefix(package) for name in loaded if name.startswith(package)] == sorted(DECODING_CODE)
+    modules = {name.removeprefix(package) for name in loaded if name.startswith(package)}
+    # A package's own file says nothing.
+    assert modules - {"video"} == set(DECODING_CODE)
 
 
 def test_a_clip_whose_file_is_gone_keeps_its_frames(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def _words_between(cues: Sequence[Cue], start_s: float, end_s: float) -> str:
 def _read_track(path: str) -> list[tuple[float, float, str]]:
     import av
 
-    from cinetune.frames.playhead import OPEN_OPTIONS
+    from cinetune.frames.video.playhead import OPEN_OPTIONS
 
     cues: list[tuple[float, float, str]] = []
     with (

@@ -10,12 +10,12 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
 from cinetune import sandbox
-from cinetune.frames.cuts import find_cuts
-from cinetune.frames.fragments import promised_end_s
 from cinetune.frames.limits import Limits, check_part, of_film
-from cinetune.frames.playhead import Playhead, open_video, pixel_aspect_of
 from cinetune.frames.sampling import ClipFrames, FrameSettings, choose_times, fit
-from cinetune.frames.timeline import read_timeline
+from cinetune.frames.video.cuts import find_cuts
+from cinetune.frames.video.fragments import promised_end_s
+from cinetune.frames.video.playhead import Playhead, open_video, pixel_aspect_of
+from cinetune.frames.video.timeline import read_timeline
 
 # By the numbers of ITU-T H.273.
 HDR_TRANSFERS = {16: "HDR (PQ)", 18: "HDR (HLG)"}

@@ -161,3 +161,13 @@ def _of_shard(work: Work, shard: list[str]) -> dict[str, str]:
 
 def _shard_task(work: Work, shard: list[str]) -> list[bool]:
     return list(here(work, [shard]))
+
+
+def refuse_passing(failures: Mapping[str, str]) -> None:
+    """A store that another run may complete is not a finished stage, though what it holds stays."""
+    if failures:
+        first = next(iter(failures.values())).removesuffix(".")
+        raise InputError(
+            f"{len(failures)} clips failed for reasons that may pass, the first: {first}; run it again, which takes "
+            "up these alone, or remove their files to go on without them."
+        )

@@ -32,7 +32,10 @@ logger = logging.getLogger(__name__)
 
 REMEDY = "run the frames stage"
 # The modules that the decoding process runs: a change there may change frames, so they are decoded again.
-DECODING_CODE = ("cuts", "decoding", "fragments", "h264", "limits", "playhead", "sampling", "timeline", "worker")
+DECODING_CODE = (
+    "decoding", "limits", "sampling", "worker",
+    "video.cuts", "video.fragments", "video.h264", "video.playhead", "video.timeline",
+)  # fmt: skip
 INDEX_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -194,7 +197,7 @@ def code_digest() -> str:
     """sha256 over the code that decides which frames a clip gives."""
     total = hashlib.sha256()
     for name in DECODING_CODE:
-        total.update(f"{name}\0".encode() + Path(__file__).with_name(f"{name}.py").read_bytes())
+        total.update(f"{name}\0".encode() + (Path(__file__).parent / f"{name.replace('.', '/')}.py").read_bytes())
     return total.hexdigest()
 
 

@@ -50,7 +50,7 @@ def run(params: Params, is_pipeline: bool = False) -> Mapping[str, int]:
             store = FrameStore.open(folder)
             tracked.log_table(store.failures, "failures.json")
             _report_failures(store.failures, len(clip_ids))
-            refuse_passing(store.passing_failures)
+            executors.refuse_passing(store.passing_failures)
         new, failed = counts["clips_new"], counts["clips_failed"]
         said = f"{counts['clips']} clips in {folder}, {new} of them new, {failed} failed."
         tracked.describe(said)
@@ -80,16 +80,6 @@ def _report_failures(failures: Mapping[str, str], total: int) -> None:
     if failures and len(failures) == total:
         first = next(iter(failures.values()))
         raise InputError(f"none of the {total} clips gave frames; the first: {first.removesuffix('.')}.")
-
-
-def refuse_passing(failures: Mapping[str, str]) -> None:
-    """A store that another run may complete is not a finished stage, though what it holds stays."""
-    if failures:
-        first = next(iter(failures.values())).removesuffix(".")
-        raise InputError(
-            f"{len(failures)} clips failed for reasons that may pass, the first: {first}; run it again, which takes "
-            "up these alone, or remove their files to go on without them."
-        )
 
 
 def main(argv: Sequence[str]) -> int:

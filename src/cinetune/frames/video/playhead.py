@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from cinetune.frames.limits import Limits, Refusal, check_size
-from cinetune.frames.timeline import Timeline
+from cinetune.frames.video.timeline import Timeline
 
 # Only real containers: playlists and scripts (HLS, DASH, SDP, ffconcat) name other files to open.
 OPEN_OPTIONS = {

@@ -19,9 +19,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from cinetune.frames.limits import Limits, Refusal, check_size
-from cinetune.frames.playhead import Playhead, open_video
 from cinetune.frames.sampling import FrameSettings
-from cinetune.frames.timeline import Coded, Timeline
+from cinetune.frames.video.playhead import Playhead, open_video
+from cinetune.frames.video.timeline import Coded, Timeline
 
 CUT_DETECTION_PIXELS = 160
 # Rough scores this far from the threshold, as a share of it, are believed.
@@ -43,7 +43,7 @@ def find_cuts(
 ) -> tuple[float, ...]:
     """Seconds at which a new shot begins, between two moments."""
     is_whole = start == 0 and end >= timeline.duration_s
-    rough = _rough_scores(file, timeline, limits) if is_whole else []
+    rough = rough_scores(file, timeline, limits) if is_whole else []
     doubtful = {
         frame
         for number, gap, score in rough
@@ -149,7 +149,7 @@ def _all_scores(
     return positions, scores
 
 
-def _rough_scores(file: BinaryIO, timeline: Timeline, limits: Limits) -> list[Score]:
+def rough_scores(file: BinaryIO, timeline: Timeline, limits: Limits) -> list[Score]:
     """Scores from frames without the loop filter, most others left out; nothing where that is not to be trusted."""
     wanted = _worth_a_look(timeline)
     numbers = {position: number for number, position in enumerate(timeline.positions)}

@@ -12,10 +12,10 @@ from scenedetect.detector import FlashFilter
 from scenedetect.detectors import ContentDetector
 
 from builders.videos import LIMITS, write
-from cinetune.frames import cuts
-from cinetune.frames.playhead import open_video
 from cinetune.frames.sampling import FrameSettings
-from cinetune.frames.timeline import read_timeline
+from cinetune.frames.video import cuts
+from cinetune.frames.video.playhead import open_video
+from cinetune.frames.video.timeline import read_timeline
 
 pytestmark = pytest.mark.data
 
@@ -57,7 +57,7 @@ def test_a_rough_look_finds_the_cuts_of_every_frame(tmp_path: Path, kind: str, e
         expected = cuts.find_cuts_in_all(file, timeline, SETTINGS, LIMITS, *everything)
         assert cuts.find_cuts(file, timeline, SETTINGS, LIMITS, *everything) == expected
         assert len(expected) >= 3
-        assert len(cuts._rough_scores(file, timeline, LIMITS)) > 0
+        assert len(cuts.rough_scores(file, timeline, LIMITS)) > 0
 
 
 def test_every_frame_gives_the_cuts_of_pyscenedetect(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from cinetune.frames import h264
 from cinetune.frames.limits import Limits, Refusal, check_duration
+from cinetune.frames.video import h264
 
 
 class _Packet(NamedTuple):
