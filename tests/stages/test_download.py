@@ -155,4 +155,3 @@ def test_killed_twenty_times_it_ends_with_the_bytes_of_an_undisturbed_run(
                 assert partly[name] == undisturbed[name]
     assert start(tmp_path / "killed").wait(timeout=120) == 0
     assert files(tmp_path / "killed") == undisturbed
-    assert time.monotonic() - began < 200
