@@ -28,10 +28,10 @@ def test_options_are_shuffled_anew_in_each_epoch_and_the_same_way_each_time(enco
     given = clips(4, 4)
     plain, packs = Packs(given, encoder, frames_of, 3), Packs(given, encoder, frames_of, 3, shuffle_seed=7)
     first = texts(packs)
-    packs.set_epoch(1)
+    packs.begin_epoch(1)
     second = texts(packs)
     assert texts(plain) != first != second != texts(plain)
-    packs.set_epoch(0)
+    packs.begin_epoch(0)
     assert texts(packs) == first
     assert texts(Packs(given, encoder, frames_of, 3, shuffle_seed=8)) != first
 

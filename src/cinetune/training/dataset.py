@@ -42,8 +42,8 @@ class Packs(Dataset):
         self.plan = planning.plan(clips, encoder, questions_per_pack, tokens_per_pack, in_words)
         self.items = [(pack.clip, pack.questions) for pack in self.plan.packs]
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader before each epoch."""
+    def begin_epoch(self, epoch: int) -> None:
+        """Not called set_epoch: the loader of a resumed training would set that to its own first, whichever it is."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""When a training saves beside its validations: every few minutes, and when a signal asks it to end."""
+"""When a training saves beside its validations, at times and at signals, and what it needs to be told on resuming."""
 
 from __future__ import annotations
 
@@ -13,9 +13,23 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cinetune.training.dataset import Packs
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A terminal signals a whole group of processes, whose parents pass it on: within this time it is one request.
 SAME_S = 2.0
+
+
+class EpochKeeper(TrainerCallback):
+    """Tells the packs which epoch begins, or goes on in a training that is resumed."""
+
+    def __init__(self, packs: Packs, steps_per_epoch: int) -> None:
+        self._packs, self._steps = packs, steps_per_epoch
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._packs.begin_epoch(state.global_step // self._steps)
 
 
 class Saver(TrainerCallback):
