@@ -46,5 +46,6 @@ def run(model_uri: str, host: str, port: int, changed: dict[str, str]) -> None:
         if other is not None:
             flags = [word for name, value in changed.items() for word in (f"--{name}", value)]
             version_code.start(other, ["serve", fixed, "--host", host, "--port", str(port), *flags])
-        logger.info("serving %s", ", ".join(f"{key} {value}" for key, value in registry.told(fixed).items()))
-        listener.serve(lambda: queries.load_model(fixed), socket, changed)
+        told = registry.told(fixed)
+        logger.info("serving %s", ", ".join(f"{key} {value}" for key, value in told.items()))
+        listener.serve(lambda: queries.load_model(fixed), socket, changed, told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 import os
 import socket
@@ -21,8 +22,13 @@ logger = logging.getLogger(__name__)
 GRACE_S = 10
 
 
-def serve(load_model: Callable[[], PyFuncModel], listener: socket.socket, limits: Mapping[str, str]) -> None:
-    """Serve on a socket until stopped; `limits` override the version's own. Raises InputError for an unusable model."""
+def serve(
+    load_model: Callable[[], PyFuncModel], listener: socket.socket, limits: Mapping[str, str], told: Mapping[str, str]
+) -> None:
+    """Serve on a socket until stopped; `limits` override the version's own, `told` is shown at /version as JSON.
+
+    Raises InputError for an unusable model.
+    """
     host = listener.getsockname()[0]
     if not is_loopback(host):
         logger.warning("there is no authentication: whoever reaches %s can use this server", host)
@@ -35,7 +41,8 @@ def serve(load_model: Callable[[], PyFuncModel], listener: socket.socket, limits
 
     from cinetune.serving.server.gateway import Gateway
 
-    gateway = Gateway(lambda: load_model().unwrap_python_model().service, mlflow.__version__)
+    version = json.dumps({**told, "mlflow": mlflow.__version__})
+    gateway = Gateway(lambda: load_model().unwrap_python_model().service, version)
     config = uvicorn.Config(gateway, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE_S)
     server = uvicorn.Server(config)
     leave = server.handle_exit
