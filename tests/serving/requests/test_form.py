@@ -130,6 +130,8 @@ def test_a_long_text_that_would_grow_is_refused_before_it_does(end: str) -> None
         assert "more than 4 MB must be base64" in sentence(lambda body=body: read(body))
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
         tracemalloc.stop()
+    short = [ROW | {"question": "A" * (3 << 20) + "\u00e9"}] * 4
+    assert read({"inputs": short})[0] == short
     rows = [ROW | {"question": f"Who is \u00e9 and {end}?", "video": "A" * (8 << 20)}]
     assert read({"inputs": rows})[0] == rows
 

@@ -134,14 +134,14 @@ def read(body: bytes) -> tuple[list[Row], Parameters]:
 
 
 def _long_texts(body: bytes) -> Iterator[bytes]:
-    """Every text of two blocks or more, and some of one: a wide letter in it would make all its letters as wide."""
+    """Every text of more than two blocks: a wide letter in it would make all its letters as wide."""
     end = 0
     for start in range(0, len(body), TEXT_BLOCK):
         if start >= end and body.find(b'"', start, start + TEXT_BLOCK) < 0:
             end = body.find(b'"', start)
             end = len(body) if end < 0 else end
             text = body[body.rfind(b'"', 0, start) + 1 : end]
-            if len(text) > TEXT_BLOCK:
+            if len(text) > 2 * TEXT_BLOCK:
                 yield text
 
 
