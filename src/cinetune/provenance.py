@@ -153,6 +153,6 @@ def source_digest(*parts: str, package: Path = PACKAGE) -> str:
     return total.hexdigest()
 
 
-def prompt_code_digest() -> str:
+def prompt_code_digest(package: Path = PACKAGE) -> str:
     """sha256 over what puts text into the prompt's template: what it neutralises, and how it shortens subtitles."""
-    return source_digest("cinepile/prompts.py", "model/encoder.py")
+    return source_digest("cinepile/prompts.py", "model/encoder.py", package=package)

@@ -175,16 +175,15 @@ def test_nothing_is_said_of_what_no_model_looked_at(inputs: Inputs) -> None:
     assert read == {"questions_digest"}
 
 
-def test_the_prompt_s_code_is_known_beside_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_prompt_s_code_is_known_beside_its_text(tmp_path: Path) -> None:
     source = Path(provenance.__file__).parent
     for name in ("cinepile/prompts.py", "model/encoder.py"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes((source / name).read_bytes())
     before = provenance.prompt_code_digest()
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
-    assert provenance.prompt_code_digest() == before
+    assert provenance.prompt_code_digest(tmp_path) == before
     flip(tmp_path / "model/encoder.py")
-    assert provenance.prompt_code_digest() != before
+    assert provenance.prompt_code_digest(tmp_path) != before
 
 
 def test_an_adapter_that_says_nothing_of_its_prompt_is_noted(inputs: Inputs) -> None:
