@@ -45,6 +45,7 @@ TRAIN = dataclasses.replace(
     warmup_fraction=0.0,
     clips_per_step=2,
     questions_per_pack=3,
+    shuffle_choices=False,
     open_questions_per_pack=0,
     validations_per_epoch=1,
     lora_rank=4,

@@ -251,7 +251,7 @@ def test_setup_makes_the_store_once_and_none_beside_a_tracking_server(clone: Pat
 
 def test_the_ui_beside_a_tracking_server_is_that_servers(clone: Path) -> None:
     write_program(clone / "python", FAKE)
-    done = make(clone, "ui", "PYTHON=./python", MLFLOW_TRACKING_URI=NOWHERE)
+    done = make(clone, "--no-print-directory", "ui", "PYTHON=./python", MLFLOW_TRACKING_URI=NOWHERE)
     assert done.returncode == 0 and done.stdout.strip().endswith(f"which shows them itself: {NOWHERE}")
 
 

@@ -67,10 +67,14 @@ def test_a_training_that_is_told_to_end_saves_the_step_that_it_is_in(
     whole: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Between two validations, and as if nothing had been when it goes on."""
-    handler = signal.getsignal(number)
-    with pytest.raises(SystemExit) as left:
-        train(tmp_path / "work", signalled=number)
-    assert left.value.code == 128 + number and signal.getsignal(number) is handler
+    # A shell has the jobs in its background ignore SIGINT.
+    inherited = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as left:
+            train(tmp_path / "work", signalled=number)
+        assert left.value.code == 128 + number and signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, inherited)
     assert checkpoints.last(tmp_path / "work").name == "checkpoint-5"
     train(tmp_path / "work")
     assert_same(whole, tmp_path / "work")
