@@ -16,7 +16,7 @@ refuse_old = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3,
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(1) || { echo \
 	"error: packages could not be installed: check the network, the disk, HTTPS_PROXY and PIP_INDEX_URL." >&2; exit 2; }
 
-.PHONY: demo test test-slow coverage lint audit format serve ui bench clean setup pull lock mlproject pictures
+.PHONY: demo test test-slow test-nightly coverage lint audit format serve ui bench clean setup pull lock mlproject pictures
 
 demo: setup pull  ## fine-tune, evaluate, register; ends with the result table
 	mlflow run . --env-manager local
@@ -25,7 +25,10 @@ test: setup pull  ## the fast tests
 	python -m pytest -m "not slow and not gpu" $(TESTS)
 
 test-slow: setup pull  ## the tests that take minutes
-	python -m pytest -m "slow and not gpu" $(TESTS)
+	python -m pytest -m "slow and not nightly and not gpu" $(TESTS)
+
+test-nightly: setup pull  ## the longest tests, up to ten minutes each
+	python -m pytest -m "nightly and not gpu" $(TESTS)
 
 coverage: setup pull  ## the fast tests with the lines that none of them runs; fails below pyproject's fail_under
 	python -m pytest -m "not slow and not gpu" --cov --cov-report=term-missing $(TESTS)

@@ -31,6 +31,7 @@ def test_throughput_compares_the_usual_recipe_separate_passes_and_packs() -> Non
 
 @pytest.mark.training
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_scaling_trains_in_one_process_and_in_two(tmp_path: Path) -> None:
     """It refuses losses that differ by itself."""
     found = figures("scaling.py", "--tiny", "--processes", "1", "2", "--folder", str(tmp_path))
@@ -40,6 +41,7 @@ def test_scaling_trains_in_one_process_and_in_two(tmp_path: Path) -> None:
 
 @pytest.mark.training
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_rehearsal_is_killed_goes_on_and_scores_the_same_elsewhere(tmp_path: Path) -> None:
     found = figures("rehearsal.py", "--tiny", "--folder", str(tmp_path))
     assert 0 < found["begun_at"] < found["steps"] and found["scores_equal"] == 1

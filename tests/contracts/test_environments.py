@@ -75,6 +75,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_of_a_file(drawn: Project
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_disk_that_is_full_when_training_saves_is_one_sentence(
     looped: tuple[Project, subprocess.CompletedProcess[str]],
 ) -> None:

@@ -82,6 +82,7 @@ def shown(outputs: list[Any], kind: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_notebooks_run_on_the_embedded_defaults(project: Project) -> None:
     outputs = run(project, "finetune", 'PARAMS = "few-steps.yaml"')
     # The frames, the training curve and the chart; the questions and the result.

@@ -180,6 +180,7 @@ def test_shares_add_up_to_the_whole_in_any_order(tiny, frames, tmp_path, process
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_sharing_and_statistics_are_as_fast_as_promised():
     """Five rotations cost at most five plain passes, and a third of asking one by one."""
     command = [sys.executable, "benchmarks/evaluation.py", "--clips", "1", "--rounds", "3"]

@@ -138,6 +138,7 @@ def test_lora_learns_on_it_what_it_learns_on_the_exact_base(base: Path, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_compiled_layers_have_the_gradients_of_layers_left_alone(base: Path) -> None:
     model, tokenizer = read(base, "fp8")
     torch.manual_seed(1)

@@ -183,6 +183,7 @@ print(len(found))
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_first_cosines_of_a_process_have_the_same_bits_in_each() -> None:
     """Those of rotary positions; they come from two threads at once in a process that has done nothing else."""
     environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -191,6 +192,7 @@ def test_the_first_cosines_of_a_process_have_the_same_bits_in_each() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_at_random_moments_it_ends_bit_by_bit_as_one_that_was_not(tmp_path: Path) -> None:
     """SIGKILL leaves no time to tidy up: ten times, whatever was being done or written."""
     context = multiprocessing.get_context("forkserver")

@@ -120,6 +120,7 @@ def test_a_folder_of_other_things_is_not_touched_and_ours_can_be_pinned(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_twenty_times_it_ends_with_the_bytes_of_an_undisturbed_run(
     bare_project: Project, server: ClipServer, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.nightly
 def test_a_git_address_is_run_from_another_folder_and_ends_with_a_version(address: str, tmp_path: Path) -> None:
     elsewhere = Project(tmp_path / "elsewhere")
     elsewhere.root.mkdir()

@@ -344,6 +344,7 @@ def test_a_loop_that_is_stopped_ends_all_its_runs_and_leaves_params_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_base_in_the_layout_of_the_real_one_goes_through_the_loop_by_configuration_alone(tmp_path: Path) -> None:
     """Shards with an index under older names, LLaMA's kind of tokenizer; the version that embeds it needs no other."""
     changes = {"frames": {"size": 224}, "register": {"embed_base": True}}

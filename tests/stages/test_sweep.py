@@ -76,6 +76,7 @@ def test_a_trial_that_is_pruned_says_so_and_leaves_nothing_behind(project: Proje
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_sweep_that_was_killed_goes_on_and_takes_the_killed_trial_again(project: Project, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cinetune", "sweep", "--trials", "1", "--study", "killed", "--lora_rank", "4 8"]
     with (tmp_path / "output").open("w+", encoding="utf-8") as output:

@@ -135,6 +135,7 @@ def clone(repository: Path, target: Path) -> Project:
     return project
 
 
+@pytest.mark.nightly
 def test_two_clones_share_runs_versions_and_bytes(
     tracking_server: str, shared: tuple[Path, Path], tmp_path: Path
 ) -> None:

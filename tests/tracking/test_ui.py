@@ -26,7 +26,7 @@ import pytest
 
 from builders.projects import ROOT, Project, environment
 
-pytestmark = [pytest.mark.experience, pytest.mark.slow]
+pytestmark = [pytest.mark.experience, pytest.mark.slow, pytest.mark.nightly]
 
 PICTURED = os.environ.get("CINETUNE_PICTURED", "")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
