@@ -68,10 +68,14 @@ class Reading:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
 
-@torch.inference_mode()
 def read(model: torch.nn.Module, encoder: Encoder, subtitles: str, frames: np.ndarray) -> Reading:
     """Read what all questions about a clip share; frames: uint8 [num_frames, size, size, 3]."""
-    ids = encoder.prefix(subtitles)[0]
+    return read_prefix(model, encoder, encoder.prefix(subtitles)[0], frames)
+
+
+@torch.inference_mode()
+def read_prefix(model: torch.nn.Module, encoder: Encoder, ids: list[int], frames: np.ndarray) -> Reading:
+    """The same of the ids of a prefix."""
     # Where weights are quantised the embeddings still have the type and place that the model computes in.
     weight = model.get_input_embeddings().weight
     batch = collate([pack(ids, [], None, frames)], encoder.tokenizer.pad_token_id or 0, weight.dtype, weight.device)

@@ -173,14 +173,18 @@ class Engine:
         """Replies to all questions of jobs on one clip, in order; None where the deadline has passed."""
         if not jobs:
             return []
-        clip, subtitles = jobs[0].clip, jobs[0].subtitles
+        clip, key = jobs[0].clip, jobs[0].key
         queries = [(job, query) for job in jobs for query in job.queries]
         encoder = replace(self._encoder, num_video_tokens=self._tokens_per_frame * len(clip.frames))
-        prefix = encoder.prefix(subtitles)[0]
+        cached = self._readings.get(key)
+        prefix = cached.ids if cached else encoder.prefix(jobs[0].subtitles)[0]
         packs, results = self._pack([query for _, query in queries], encoder, len(prefix))
         if not packs:
             return [results.get(number) for number in range(len(queries))]
-        reading = self._read(jobs[0].key, encoder, clip, subtitles)
+        self.counts["readings_found" if cached else "readings"] += 1
+        reading = cached or scoring.read_prefix(self._model, encoder, prefix, clip.frames)
+        if cached is None:
+            self._readings.put(key, reading)
         for numbers in packs:
             part = [queries[number] for number in numbers]
             if not any(self._is_open(job) for job, _ in part):
@@ -223,17 +227,6 @@ class Engine:
             packs[-1].append(number)
             room -= length
         return packs, results
-
-    def _read(self, key: tuple[str, str], encoder: Encoder, clip: Clip, subtitles: str) -> Reading:
-        """The clip's keys and values, from the cache where it has them."""
-        cached = self._readings.get(key)
-        if cached is not None:
-            self.counts["readings_found"] += 1
-            return cached
-        self.counts["readings"] += 1
-        reading = scoring.read(self._model, encoder, subtitles, clip.frames)
-        self._readings.put(key, reading)
-        return reading
 
 
 class ReadingCache:
