@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from builders.servers import LoopbackServer, SilentHandler, running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(LoopbackServer):
     """`files` by name; `refusal`: a status, an error code and a message for every request; `asked`: paths of all."""
 
-    daemon_threads = True
-
     def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.name, self.files = name, dict(files)
         self.refusal: tuple[int, str, str] | None = None
         self.asked: list[str] = []
 
-    @property
-    def root(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(SilentHandler):
     server: Hub
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        pass
 
     def do_GET(self) -> None:
         hub = self.server
@@ -79,7 +70,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving_hub(name: str, files: Mapping[str, bytes]) -> Iterator[Hub]:
-    with Hub(name, files) as hub:
-        threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    with running(Hub(name, files)) as hub:
         yield hub
-        hub.shutdown()

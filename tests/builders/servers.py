@@ -8,33 +8,53 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TypeVar
 
 BLOCK = 4096
 
 
-class ClipServer(ThreadingHTTPServer):
-    """Paths are /<behaviour>/<name>: whole, slow, stall, drip, cut, status codes, once-<behaviour>, ..."""
+class LoopbackServer(ThreadingHTTPServer):
+    """On a free port."""
 
     daemon_threads = True
 
-    def __init__(self, content: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.content, self.other = content, content
-        self.hits: Counter[str] = Counter()
-        self.headers_seen: list[dict[str, str]] = []
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
 
     @property
     def root(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: ClipServer
-    protocol_version = "HTTP/1.0"
-
+class SilentHandler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
+
+
+Server = TypeVar("Server", bound=LoopbackServer)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    with server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+class ClipServer(LoopbackServer):
+    """Paths are /<behaviour>/<name>: whole, slow, stall, drip, cut, status codes, once-<behaviour>, ..."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(_Handler)
+        self.content, self.other = content, content
+        self.hits: Counter[str] = Counter()
+        self.headers_seen: list[dict[str, str]] = []
+
+
+class _Handler(SilentHandler):
+    server: ClipServer
+    protocol_version = "HTTP/1.0"
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -105,10 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(content: bytes) -> Iterator[ClipServer]:
-    with ClipServer(content) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    with running(ClipServer(content)) as server:
         yield server
-        server.shutdown()
 
 
 @contextmanager
@@ -116,15 +134,10 @@ def recording(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tupl
     """A server on loopback that answers every GET so: its port, and the paths that were asked for."""
     hits: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(SilentHandler):
         def do_GET(self) -> None:
             hits.append(self.path)
             answer(self)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_address[1], hits
-        server.shutdown()
+    with running(LoopbackServer(Handler)) as server:
+        yield server.server_port, hits

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -80,11 +82,19 @@ def children() -> set[int]:
     return {int(pid) for line in lines for pid in line.split()}
 
 
-def test_a_pause_that_is_longer_than_the_limit_costs_nothing(good: Path) -> None:
+@contextmanager
+def started(good: Path, limits: Limits = LIMITS) -> Iterator[tuple[Decoder, int]]:
+    """A decoder that has read a clip, and its child."""
     before = children()
-    with Decoder(Limits(0.5, 9.0, 900.0, 2048, 5000)) as decoder:
+    with Decoder(limits) as decoder:
         assert_still_works(decoder, good)
         (child,) = children() - before
+        yield decoder, child
+
+
+def test_a_pause_that_is_longer_than_the_limit_costs_nothing(good: Path) -> None:
+    before = children()
+    with started(good, Limits(0.5, 9.0, 900.0, 2048, 5000)) as (decoder, child):
         os.kill(child, signal.SIGSTOP)
         waker = threading.Timer(1.5, os.kill, (child, signal.SIGCONT))
         waker.start()
@@ -95,9 +105,7 @@ def test_a_pause_that_is_longer_than_the_limit_costs_nothing(good: Path) -> None
 
 def test_a_child_that_stands_still_is_killed_and_the_next_clip_is_read(good: Path) -> None:
     before = children()
-    with Decoder(Limits(0.2, 9.0, 900.0, 2048, 5000)) as decoder:
-        assert_still_works(decoder, good)
-        (child,) = children() - before
+    with started(good, Limits(0.2, 9.0, 900.0, 2048, 5000)) as (decoder, child):
         os.kill(child, signal.SIGSTOP)
         with pytest.raises(VideoError, match="stood still") as caught:
             decoder.read(good, UNIFORM)
@@ -128,9 +136,7 @@ def test_a_slow_start_is_no_lack_of_memory(good: Path, monkeypatch: pytest.Monke
 
 def test_a_child_that_was_killed_is_replaced(good: Path) -> None:
     before = children()
-    with Decoder(LIMITS) as decoder:
-        assert_still_works(decoder, good)
-        (child,) = children() - before
+    with started(good) as (decoder, child):
         os.kill(child, signal.SIGKILL)
         time.sleep(0.2)
         assert_still_works(decoder, good)
@@ -140,10 +146,7 @@ def test_a_child_that_was_killed_is_replaced(good: Path) -> None:
 
 def test_a_child_holds_neither_torch_nor_the_parents_secrets(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "secret")
-    before = children()
-    with Decoder(LIMITS) as decoder:
-        assert_still_works(decoder, good)
-        (child,) = children() - before
+    with started(good) as (_, child):
         assert "torch" not in Path(f"/proc/{child}/maps").read_text()
         assert b"SOME_TOKEN" not in Path(f"/proc/{child}/environ").read_bytes()
 

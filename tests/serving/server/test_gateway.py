@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,6 +117,22 @@ async def ready(gateway: Gateway) -> None:
     await until(gateway, "cinetune_ready 1")
 
 
+@asynccontextmanager
+async def running(service: Echo | None = None) -> AsyncIterator[Gateway]:
+    """A gateway that is ready."""
+    gateway = Gateway(lambda: service or Echo(), "1.2")
+    async with Life(gateway):
+        await ready(gateway)
+        yield gateway
+
+
+async def ask(gateway: Gateway, content: bytes, **options: Any) -> tuple[int, str]:
+    """The response to a body that is sent whole."""
+    client = Client(gateway, **options)
+    await client.send(content)
+    return await client.response()
+
+
 def body(question: str = "Who?") -> bytes:
     return json.dumps({"inputs": [{"video": "clip:a", "question": question}]}).encode()
 
@@ -149,9 +167,7 @@ def test_a_server_is_ready_once_its_model_is_and_not_when_it_stops() -> None:
 
 def test_other_paths_and_methods_are_refused_and_nothing_describes_the_server() -> None:
     async def live() -> None:
-        gateway = Gateway(Echo, "1.2")
-        async with Life(gateway):
-            await ready(gateway)
+        async with running() as gateway:
             for path in ("/", "/docs", "/openapi.json", "/redoc", "/ping/", "/nothing"):
                 assert (await get(gateway, path))[0] == 404
             for path, method in (("/invocations", "GET"), ("/ping", "POST"), ("/metrics", "DELETE")):
@@ -184,12 +200,8 @@ JSON = (b"content-type", b"application/json")
 )
 def test_json_alone_is_taken(headers: list[tuple[bytes, bytes]], status: int) -> None:
     async def live() -> None:
-        gateway = Gateway(Echo, "1.2")
-        async with Life(gateway):
-            await ready(gateway)
-            client = Client(gateway, headers)
-            await client.send(body())
-            found, text = await client.response()
+        async with running() as gateway:
+            found, text = await ask(gateway, body(), headers=headers)
             assert found == status, text
             assert json.loads(text)["predictions" if status == 200 else "error"]
 
@@ -198,13 +210,9 @@ def test_json_alone_is_taken(headers: list[tuple[bytes, bytes]], status: int) ->
 
 def test_a_failure_is_told_without_its_words_and_the_next_request_is_answered() -> None:
     async def live() -> None:
-        gateway = Gateway(Echo, "1.2")
-        async with Life(gateway):
-            await ready(gateway)
+        async with running() as gateway:
             for question, status in (("?", 500), ("Who?", 200)):
-                client = Client(gateway)
-                await client.send(body(question))
-                found, text = await client.response()
+                found, text = await ask(gateway, body(question))
                 assert found == status and "secret" not in text
 
     asyncio.run(live())
@@ -214,15 +222,11 @@ def test_half_sent_bodies_take_no_place_and_end_when_no_more_of_them_comes(monke
     monkeypatch.setattr(uploads, "WINDOW_S", 0.5)
 
     async def live() -> None:
-        gateway = Gateway(Echo, "1.2")
-        async with Life(gateway):
-            await ready(gateway)
+        async with running() as gateway:
             halves = [Client(gateway) for _ in range(64)]
             for half in halves:
                 await half.send(b'{"inputs": ', is_last=False)
-            whole = Client(gateway)
-            await whole.send(body())
-            assert (await whole.response())[0] == 200
+            assert (await ask(gateway, body()))[0] == 200
             for half in halves:
                 assert (await half.response())[0] == 408
             assert "cinetune_body_bytes 0" in (await get(gateway, "/metrics"))[1]
@@ -232,23 +236,17 @@ def test_half_sent_bodies_take_no_place_and_end_when_no_more_of_them_comes(monke
 
 def test_all_bodies_together_take_a_number_of_bytes_and_give_it_back() -> None:
     async def live() -> None:
-        gateway = Gateway(Echo, "1.2")
-        async with Life(gateway):
-            await ready(gateway)
+        async with running() as gateway:
             halves = [Client(gateway) for _ in range(uploads.MAX_BODIES)]
             for half in halves:
                 await half.send(bytes(1 << 20), is_last=False)
             await until(gateway, f"cinetune_body_bytes {uploads.MAX_BODIES << 20}")
-            further = Client(gateway)
-            await further.send(body())
-            status, text = await further.response()
+            status, text = await ask(gateway, body())
             assert status == 503 and "bytes of requests" in text
             for half in halves:
                 await half.leave()
             await until(gateway, "cinetune_body_bytes 0")
-            again = Client(gateway)
-            await again.send(body())
-            assert (await again.response())[0] == 200
+            assert (await ask(gateway, body()))[0] == 200
 
     asyncio.run(live())
 
@@ -257,17 +255,13 @@ def test_one_too_many_is_told_at_once_and_its_place_comes_back() -> None:
     service = Echo()
 
     async def live() -> None:
-        gateway = Gateway(lambda: service, "1.2")
-        async with Life(gateway):
-            await ready(gateway)
+        async with running(service) as gateway:
             service.may.clear()
             inside = [Client(gateway) for _ in range(2)]
             for client in inside:
                 await client.send(body())
             await until(gateway, "cinetune_requests_inside 2")
-            further = Client(gateway)
-            await further.send(body())
-            assert (await further.response())[0] == 503
+            assert (await ask(gateway, body()))[0] == 503
             await inside[0].leave()
             await until(gateway, "cinetune_requests_inside 1")
             service.may.set()
@@ -282,9 +276,7 @@ def test_what_is_cancelled_by_a_stop_may_be_sent_again_and_what_is_late_is_late(
     service.may.clear()
 
     async def live() -> None:
-        gateway = Gateway(lambda: service, "1.2")
-        async with Life(gateway):
-            await ready(gateway)
+        async with running(service) as gateway:
             client = Client(gateway)
             await client.send(body())
             await until(gateway, "cinetune_requests_inside 1")
