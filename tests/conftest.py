@@ -21,8 +21,8 @@ from builders.downloads import clip
 from builders.projects import Project, add_inputs, make_project
 from builders.served import Logged
 from builders.servers import ClipServer, serving
-from cinetune import __main__ as command_line
 from cinetune import cli
+from cinetune.runtime import signals
 
 # As the command line sets it.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
@@ -38,7 +38,7 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a command sets up for its process is taken back from that of the tests."""
     logger = logging.getLogger("cinetune")
     handlers, level = logger.handlers, logger.level
-    actions = {number: signal.getsignal(number) for number in command_line.SIGNALS}
+    actions = {number: signal.getsignal(number) for number in signals.ENDING}
     monkeypatch.setenv(cli.LOG_LEVEL, "INFO")
     yield
     logger.handlers = handlers

@@ -18,8 +18,8 @@ from types import FrameType
 from cinetune import errors
 from cinetune.errors import InputError
 from cinetune.runtime.distributed import LAUNCHED, WRONG_INPUT
+from cinetune.runtime.signals import ENDING
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # MLflow, main and DVC set these for what they start. A command that a person started has none of them and may
 # outlive its shell.
 STARTED_BY = ("MLFLOW_RUN_ID", "CINETUNE_PARENT_RUN_ID", "DVC_STAGE", LAUNCHED)
@@ -85,7 +85,7 @@ def _usage(commands: Sequence[str]) -> str:
 
 
 def _leave_on_signals() -> None:
-    for number in SIGNALS:
+    for number in ENDING:
         # One that is ignored from the start, as under nohup, is meant to be.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)

@@ -185,7 +185,7 @@ def films_of(path: Path, tmp_path: Path) -> tuple[list[str], list[str]]:
     return [clip.film for clip in taken.first(0)], [rejected["row"].split(" ")[-1] for rejected in taken.rejected]
 
 
-def test_most_rows_of_a_clip_decide_its_film(tmp_path: Path) -> None:
+def test_the_majority_of_a_clips_rows_decides_its_film(tmp_path: Path) -> None:
     rows = [row(0, year=1993), *(row(number) for number in range(19)), row(19, movie_name="HARBOUR / Men,  2")]
     films, rejected = films_of(write(tmp_path / "test.jsonl", rows), tmp_path)
     assert films == ["Harbour / Men, 2 (1992)"] and rejected == ["0"]
@@ -200,7 +200,7 @@ def test_of_as_many_rows_the_first_decides(tmp_path: Path) -> None:
     assert films == ["Harbour / Men, 2 (1992)"] and rejected == ["1"]
 
 
-def test_most_titles_of_a_clip_decide_its_film(tmp_path: Path) -> None:
+def test_the_majority_of_a_clips_titles_decides_its_film(tmp_path: Path) -> None:
     titles = ["Fog (1992) - A Scene | X", "Fog (1982) - A Scene | X", "Fog (1982) - A Scene | X"]
     rows = [{"url": "https://youtu.be/-aB3_xyz-09", "title": title} for title in titles]
     pd.DataFrame(rows).to_csv(tmp_path / "links.csv", index=False)

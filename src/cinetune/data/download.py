@@ -56,8 +56,6 @@ def claim(params: DownloadParams) -> Path:
         raise InputError(f"videos {params.videos!r} is no folder: name one that holds videos, or leave it out.")
     if params.pin:
         provenance.check_addable(folder)
-    if params.pin:
-        provenance.check_addable(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"download.data_dir {name!r} is not a folder: name another.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():

@@ -121,7 +121,7 @@ class _Poll:
         return elected
 
     def film(self, vote: _Vote) -> str:
-        """As it is written most often."""
+        """Its most common spelling."""
         return self.films[vote].most_common(1)[0][0]
 
 

@@ -72,9 +72,9 @@ class Pace:
             )
 
     def _refuse(self, result: FetchResult) -> None:
-        asked_s = result.wait_s or (self._params.cooldown_s if result.status == "rate_limited" else 0.0)
+        cooldown_s = self._params.cooldown_s if result.status == "rate_limited" else 0.0
         factor = 2.0**self._refusals
-        wait_s = max(asked_s if result.wait_s else asked_s * factor, self._params.backoff_s * factor)
+        wait_s = max(result.wait_s or cooldown_s * factor, self._params.backoff_s * factor)
         left_s = self._params.max_cooldown_s - self._waited_s
         self._refusals += 1
         self._last = told = result.reason.removesuffix(".")

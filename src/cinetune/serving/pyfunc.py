@@ -73,7 +73,8 @@ class ClipModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def load_context(self, context: mlflow.pyfunc.PythonModelContext) -> None:
         config = json.loads(Path(context.artifacts["config"]).read_text(encoding="utf-8"))
         base = Path(context.artifacts["base"]) if "base" in context.artifacts else None
-        if config.get("source_digest", provenance.source_digest()) != provenance.source_digest():
+        loaded = provenance.source_digest()
+        if config.get("source_digest", loaded) != loaded:
             logger.warning(
                 "this version was registered with other code than is loaded here, and its answers may differ: load "
                 "it where no other cinetune is imported, or serve it with `python -m cinetune serve`."

@@ -27,7 +27,6 @@ SPLITS = ("train", "test")
 
 def run(params: Params, is_pipeline: bool = False) -> Mapping[str, int]:
     """Counts of the clips: "clips", "clips_new", "clips_failed"."""
-    from cinetune.cinepile import questions
     from cinetune.frames import executors
     from cinetune.frames.store import FrameStore
 
@@ -37,8 +36,7 @@ def run(params: Params, is_pipeline: bool = False) -> Mapping[str, int]:
     root = Path(params.data.root)
     splits = _splits(root)
     with pipeline.started("frames", params, ["data", "frames"], splits, is_pipeline=is_pipeline) as tracked:
-        clips = [clip for split in splits for clip in questions.load(root, split)]
-        clip_ids = list(dict.fromkeys(clip.clip_id for clip in clips))
+        clip_ids = _clip_ids(root, splits)
         by_hand = Path(params.frames.out) if params.frames.out else pipeline.RUNS / tracked.id / "frames"
         folder = pipeline.FRAMES if is_pipeline else by_hand
         started = time.monotonic()
@@ -63,15 +61,20 @@ def _splits(root: Path) -> Sequence[str]:
     return [split for split in SPLITS if (root / "questions" / f"{split}.parquet").is_file()] or SPLITS
 
 
+def _clip_ids(root: Path, splits: Sequence[str]) -> list[str]:
+    """Of all clips with questions, in their order."""
+    from cinetune.cinepile import questions
+
+    return list(dict.fromkeys(clip.clip_id for split in splits for clip in questions.load(root, split)))
+
+
 def describe(params: Params) -> str:
     """What a run would take."""
-    from cinetune.cinepile import questions
     from cinetune.frames import estimate
 
     root = Path(params.data.root)
-    clip_ids = dict.fromkeys(clip.clip_id for split in _splits(root) for clip in questions.load(root, split))
     folder = Path(params.frames.out) if params.frames.out else pipeline.FRAMES
-    return estimate.describe(params.frames, root / "clips", list(clip_ids), folder)
+    return estimate.describe(params.frames, root / "clips", _clip_ids(root, _splits(root)), folder)
 
 
 def _report_failures(failures: Mapping[str, str], total: int) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from cinetune.errors import InputError, reason_of
+from cinetune.runtime.signals import ENDING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 EXPERIMENT = "cinetune"
 FILE = "sqlite:///"
 STORE = f"{FILE}mlflow.db"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CONNECT_TIMEOUT_S = 10.0
 
 
@@ -109,7 +109,7 @@ def deferred_signals() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    handlers = {name: signal.signal(name, lambda number, _: received.append(number)) for name in SIGNALS}
+    handlers = {name: signal.signal(name, lambda number, _: received.append(number)) for name in ENDING}
     try:
         yield
     finally:

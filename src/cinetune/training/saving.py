@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from cinetune.runtime.signals import ENDING
 from cinetune.training.dataset import Packs
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A terminal signals a whole group of processes, whose parents pass it on: within this time it is one request.
 SAME_S = 2.0
 
@@ -51,7 +51,7 @@ class Saver(TrainerCallback):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: signal.getsignal(number) for number in ENDING}
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._note)

@@ -61,21 +61,23 @@ class Parameters(BaseModel):
 
     def options(self, defaults: Options) -> Options:
         """Raises InputError for a value out of range."""
-        allowed = f"{defaults.num_frames} that the model was trained on"
-        tokens = _within("max_new_tokens", self.max_new_tokens, defaults.max_new_tokens, MAX_NEW_TOKENS, "256")
-        frames = _within("frames", self.frames, defaults.num_frames, defaults.num_frames, f"the {allowed}")
+        trained = defaults.num_frames
+        tokens = _within("max_new_tokens", self.max_new_tokens, defaults.max_new_tokens, MAX_NEW_TOKENS)
+        frames = _within("frames", self.frames, trained, trained, f"the {trained} that the model was trained on")
         scorer = defaults.scorer if self.scorer is None else self.scorer
         if scorer not in SCORERS:
             raise InputError(f"scorer must be one of {', '.join(SCORERS)}, got {_shorten(scorer)!r}.")
         return Options(tokens, scorer, frames)
 
 
-def _within(name: str, value: int | None, default: int, most: int, named: str) -> int:
+def _within(name: str, value: int | None, default: int, most: int, named: str = "") -> int:
     if value is None:
         return default
     if not 1 <= value <= most:
         # Python refuses to print a number of thousands of digits.
-        raise InputError(f"{name} must be between 1 and {named}, got {value if abs(value) < 10**9 else 'far more'}.")
+        raise InputError(
+            f"{name} must be between 1 and {named or most}, got {value if abs(value) < 10**9 else 'far more'}."
+        )
     return value
 
 

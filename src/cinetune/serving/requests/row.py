@@ -13,6 +13,7 @@ import pandas as pd
 from cinetune.cinepile.questions import NUM_CHOICES, check_choices, check_text
 from cinetune.errors import InputError
 from cinetune.inference.scoring import QuestionPrompt
+from cinetune.serving.requests.form import COLUMNS
 
 MAX_TEXT_CHARS, MAX_SUBTITLE_CHARS = 10_000, 200_000
 KINDS: tuple[tuple[Any, str], ...] = (
@@ -36,9 +37,7 @@ class AskedRow:
 
 def read(row: Mapping[str, Any]) -> AskedRow:
     """Raises InputError for a row that cannot be asked. An absent value is one that is null."""
-    video, question, choices, subtitles = (
-        _present(row.get(name)) for name in ("video", "question", "choices", "subtitles")
-    )
+    video, question, choices, subtitles = (_present(row.get(name)) for name in COLUMNS)
     return AskedRow(
         _video(video),
         QuestionPrompt(_question(question), None if choices is None else _choices(choices)),
