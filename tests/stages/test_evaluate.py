@@ -165,7 +165,7 @@ def test_evaluations_are_compared_by_any_of_their_names(project: Project, whole:
     [
         (["compare", "--runs", "base finetuned"], "'finetuned' holds no evaluation"),
         (["compare", "--runs", "base base"], "twice"),
-        (["compare", "--runs", "base models:/nothing@champion"], "'models:/nothing@champion'"),
+        (["compare", "--runs", "base models:/nothing@champion"], "model 'nothing' has no champion"),
         (["evaluate", "--model", "nowhere.csv"], "'nowhere.csv' does not exist"),
         (["evaluate", "--model", "random", "--ablation", "neither"], "nothing can be withheld"),
         (["evaluate", "--ablation", "shuffled", "--ablations", "all"], "exclude each other"),
