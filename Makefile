@@ -4,6 +4,8 @@ MODEL ?= models:/cinepile-video-llava@champion
 PORT ?= 5000
 UI_PORT ?= 5001
 TESTS ?= tests
+# Each test file runs in one of so many processes: its fixtures are made once.
+WORKERS ?= 2
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -11,6 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export MLFLOW_HTTP_REQUEST_MAX_RETRIES ?= 2
 export MLFLOW_DISABLE_TELEMETRY := true
 READY := .venv/.ready
+pytest = python -m pytest --numprocesses $(WORKERS) --dist loadfile
 refuse_old = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || { echo \
 	"error: $(1) is not Python 3.11 or 3.12: name one, as in \`make setup PYTHON=python3.11\`." >&2; exit 2; }
 install = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(1) || { echo \
@@ -22,16 +25,16 @@ demo: setup pull  ## fine-tune, evaluate, register; ends with the result table
 	mlflow run . --env-manager local
 
 test: setup pull  ## the fast tests
-	python -m pytest -m "not slow and not gpu" $(TESTS)
+	$(pytest) -m "not slow and not gpu" $(TESTS)
 
 test-slow: setup pull  ## the tests that take minutes
-	python -m pytest -m "slow and not nightly and not gpu" $(TESTS)
+	$(pytest) -m "slow and not nightly and not gpu" $(TESTS)
 
 test-nightly: setup pull  ## the longest tests, up to ten minutes each
 	python -m pytest -m "nightly and not gpu" $(TESTS)
 
 coverage: setup pull  ## the fast tests with the lines that none of them runs; fails below pyproject's fail_under
-	python -m pytest -m "not slow and not gpu" --cov --cov-report=term-missing $(TESTS)
+	$(pytest) -m "not slow and not gpu" --cov --cov-report=term-missing $(TESTS)
 
 lint: setup
 	ruff check .
