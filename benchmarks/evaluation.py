@@ -23,14 +23,14 @@ import pandas as pd
 import torch
 
 from cinetune import params
-from cinetune.cinepile import questions
-from cinetune.cinepile.questions import CATEGORIES
 from cinetune.evaluation import ablations, metrics, promotion
 from cinetune.evaluation import statistics as estimates
 from cinetune.inference import replies
 from cinetune.model.base import load_base
 from cinetune.model.encoder import encoder_for
 from cinetune.report import evaluation_report
+from cinetune.task import questions
+from cinetune.task.questions import CATEGORIES
 
 # Tokens of the 7B model with 8 frames: instruction, subtitles and video; one question; questions of a clip.
 PREFIX_TOKENS, QUESTION_TOKENS, QUESTIONS = 2056 + 620, 160, 32

@@ -29,7 +29,6 @@ import torch
 from throughput import REAL_TEXT_TOKENS, lengthened, make_base
 
 from cinetune import params as params_module
-from cinetune.cinepile.questions import ClipQuestions, Question
 from cinetune.data.mini import ask, talk
 from cinetune.inference import scoring
 from cinetune.model.base import default_device, load_base
@@ -38,6 +37,7 @@ from cinetune.model.lora import load_adapter, save_adapter
 from cinetune.params import Params
 from cinetune.pretraining import dataset
 from cinetune.runtime import checkpoints, memory
+from cinetune.task.questions import ClipQuestions, Question
 from cinetune.training import trainer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -208,7 +208,7 @@ def first_and_again(port: int, clips: Sequence[list[dict[str, Any]]]) -> tuple[f
 
 def read_clips(root: Path) -> list[list[dict[str, Any]]]:
     """Rows of requests, a list for each clip of the test split."""
-    from cinetune.cinepile import questions
+    from cinetune.task import questions
 
     return [
         [

@@ -38,7 +38,6 @@ from transformers import VideoLlavaConfig, VideoLlavaForConditionalGeneration
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from cinetune import params as params_module
-from cinetune.cinepile.questions import ClipQuestions, Question
 from cinetune.data.mini import ask, talk
 from cinetune.inference.scoring import QuestionPrompt, choose
 from cinetune.model.attention import IMPLEMENTATION
@@ -50,6 +49,7 @@ from cinetune.model.packing import collate, training_pack, weights
 from cinetune.model.sizes import size_of
 from cinetune.pretraining import architecture, dataset
 from cinetune.runtime import cost
+from cinetune.task.questions import ClipQuestions, Question
 from cinetune.training import compilation
 from cinetune.training.loss import loss_of
 

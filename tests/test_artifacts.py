@@ -14,8 +14,8 @@ from builders.refusals import sentence
 from cinetune import artifacts
 from cinetune import params as params_module
 from cinetune.artifacts import Adapter, Evaluation
-from cinetune.cinepile import prompts
 from cinetune.frames.sampling import FrameSettings
+from cinetune.task import prompts
 from cinetune.training import session
 
 pytestmark = pytest.mark.evaluation

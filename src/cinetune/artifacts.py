@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from cinetune import params as params_module
 from cinetune import provenance
-from cinetune.cinepile import prompts
 from cinetune.errors import InputError
 from cinetune.files import folder_digest, read_json, whole_folder, write_json
 from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.params import Params
+from cinetune.task import prompts
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,10 +17,10 @@ import yaml
 
 from cinetune import params as params_module
 from cinetune import provenance
-from cinetune.cinepile import data_card
 from cinetune.errors import InputError
 from cinetune.files import file_md5
 from cinetune.params import PARAMS, Params
+from cinetune.task import data_card
 
 if TYPE_CHECKING:
     from cinetune.artifacts import Adapter, Evaluation
@@ -142,8 +142,8 @@ def open_evaluation(name: str, scratch: Path) -> Evaluation:
 
 def tags_of(params: Params, is_pipeline: bool = False) -> dict[str, str]:
     """What decided a run's bytes, for its tags."""
-    from cinetune.cinepile import prompts
     from cinetune.frames.sampling import FrameSettings, identity
+    from cinetune.task import prompts
 
     tags = {
         "prompt.hash": prompts.template_hash(),
@@ -194,7 +194,7 @@ def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
 
     Raises InputError where the data's card contradicts `data.name`.
     """
-    from cinetune.cinepile import questions
+    from cinetune.task import questions
     from cinetune.tracking import datasets
 
     data_card.check(params.data.name, params.data.root)

@@ -10,7 +10,7 @@ from builders.readings import RAMBLE, READINGS
 from cinetune.answers.cleanup import CleanAnswer, clean
 from cinetune.answers.lenient import is_abstention, parse_lenient
 from cinetune.answers.strict import parse_strict
-from cinetune.cinepile.questions import LETTERS
+from cinetune.task.questions import LETTERS
 
 pytestmark = pytest.mark.evaluation
 

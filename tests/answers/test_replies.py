@@ -11,7 +11,7 @@ import pytest
 from builders import replies
 from cinetune.answers.cleanup import clean
 from cinetune.answers.lenient import is_abstention, parse_lenient
-from cinetune.cinepile.questions import LETTERS
+from cinetune.task.questions import LETTERS
 
 pytestmark = pytest.mark.evaluation
 

@@ -8,7 +8,7 @@ from cinetune.answers.cleanup import clean
 from cinetune.answers.lenient import parse_lenient
 from cinetune.answers.reply import reply_of
 from cinetune.answers.strict import parse_strict
-from cinetune.cinepile import prompts
+from cinetune.task import prompts
 
 pytestmark = pytest.mark.evaluation
 

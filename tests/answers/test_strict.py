@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from cinetune.answers.strict import parse_strict
-from cinetune.cinepile.questions import LETTERS
+from cinetune.task.questions import LETTERS
 
 pytestmark = pytest.mark.evaluation
 

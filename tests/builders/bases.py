@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, trainers
 from transformers import LlamaTokenizer, VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
-from cinetune.cinepile import prompts
 from cinetune.data.mini import story, talk
+from cinetune.task import prompts
 
 SHARDS, LAYERS, WIDTH, VOCABULARY = 3, 2, 64, 32064
 MARKERS = {"<image>": 32000, "<video>": 32001, "<pad>": 32002}

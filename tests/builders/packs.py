@@ -8,10 +8,10 @@ import torch
 
 from builders.tokenizers import tokenizer_of
 from cinetune import params as params_module
-from cinetune.cinepile.questions import CATEGORIES, ClipQuestions, Question
 from cinetune.model.encoder import encoder_for
 from cinetune.model.lora import attach_lora
 from cinetune.pretraining import architecture
+from cinetune.task.questions import CATEGORIES, ClipQuestions, Question
 
 SUBTITLES = "<subtitle> Ana has the red coat.\n<subtitle> It is the key that Bela wants."
 QUESTIONS = (

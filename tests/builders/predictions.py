@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from cinetune.cinepile.questions import CATEGORIES
+from cinetune.task.questions import CATEGORIES
 
 
 def make_predictions(num_clips: int = 12, num_questions: int = 10, skill: float = 0.5, seed: int = 0) -> pd.DataFrame:

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cinetune.cinepile import questions
-from cinetune.cinepile.questions import ClipQuestions
 from cinetune.data import intake
+from cinetune.task import questions
+from cinetune.task.questions import ClipQuestions
 
 CHOICES = ["in a boat", "on a hill", "at sea", "None", "nan"]
 

@@ -15,13 +15,13 @@ import torch
 from builders.projects import ROOT
 from builders.tokenizers import tokenizer_of
 from cinetune import params as params_module
-from cinetune.cinepile.questions import ClipQuestions, Question
 from cinetune.data.mini import story
 from cinetune.model.encoder import Encoder, encoder_for
 from cinetune.model.lora import save_adapter
 from cinetune.params import TrainParams
 from cinetune.pretraining import architecture
 from cinetune.runtime import checkpoints
+from cinetune.task.questions import ClipQuestions, Question
 from cinetune.training import trainer
 from cinetune.training.callbacks import Reporter
 from cinetune.training.trainer import TrainingResult

@@ -45,7 +45,7 @@ DECIDES_NOT_HERE = {
         "frames": "decided by cache/frames, a dep itself",
         "report": "a table of ablations, no dep",
     },
-    "report": {"cinepile": "decided by the evaluations, deps themselves", "frames": "decided by cache/frames"},
+    "report": {"task": "decided by the evaluations, deps themselves", "frames": "decided by cache/frames"},
 }
 MAX_FILES = 12
 # It holds one module for each command.

@@ -15,10 +15,10 @@ import pytest
 
 from builders.questions import CHOICES, row
 from builders.refusals import sentence
-from cinetune.cinepile import questions
-from cinetune.cinepile.data_card import DataCard
 from cinetune.data import intake
 from cinetune.data.sources import selection
+from cinetune.task import questions
+from cinetune.task.data_card import DataCard
 
 pytestmark = pytest.mark.data
 

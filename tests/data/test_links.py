@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from builders.refusals import sentence
-from cinetune.cinepile import clip_ids, questions
 from cinetune.data import intake, links
 from cinetune.errors import InputError
 from cinetune.frames import executors
@@ -18,6 +17,7 @@ from cinetune.frames.executors import Work
 from cinetune.frames.limits import Limits
 from cinetune.frames.sampling import FrameSettings
 from cinetune.serving import sources
+from cinetune.task import clip_ids, questions
 
 pytestmark = pytest.mark.data
 

@@ -11,10 +11,10 @@ import pytest
 from scipy.stats import binomtest
 
 from builders.predictions import make_predictions
-from cinetune.cinepile.questions import CATEGORIES
 from cinetune.errors import InputError
 from cinetune.evaluation import metrics, statistics
 from cinetune.evaluation.paired import compare
+from cinetune.task.questions import CATEGORIES
 
 pytestmark = pytest.mark.evaluation
 

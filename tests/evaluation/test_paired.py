@@ -7,10 +7,10 @@ import pytest
 
 from builders.predictions import predictions
 from builders.refusals import sentence
-from cinetune.cinepile.questions import ClipQuestions, Question
 from cinetune.evaluation.metrics import scored
 from cinetune.evaluation.paired import paired
 from cinetune.evaluation.predictions import answered_row
+from cinetune.task.questions import ClipQuestions, Question
 
 pytestmark = pytest.mark.evaluation
 

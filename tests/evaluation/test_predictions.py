@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from builders.refusals import sentence
-from cinetune.cinepile.questions import CATEGORIES, ClipQuestions, Question
 from cinetune.evaluation import metrics, predictions
+from cinetune.task.questions import CATEGORIES, ClipQuestions, Question
 
 pytestmark = pytest.mark.evaluation
 

@@ -8,8 +8,8 @@ import pytest
 
 from builders.predictions import predictions
 from cinetune import params
-from cinetune.cinepile.questions import CATEGORIES
 from cinetune.evaluation import promotion
+from cinetune.task.questions import CATEGORIES
 
 pytestmark = pytest.mark.serving
 

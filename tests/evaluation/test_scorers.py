@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from cinetune.cinepile.questions import CATEGORIES, ClipQuestions, Question
 from cinetune.evaluation import metrics, predictions
+from cinetune.task.questions import CATEGORIES, ClipQuestions, Question
 
 pytestmark = pytest.mark.evaluation
 

@@ -13,12 +13,12 @@ import pytest
 from builders.packs import SUBTITLES, make_clips, make_tiny
 from builders.projects import ROOT, environment
 from builders.refusals import sentence
-from cinetune.cinepile.questions import LETTERS
 from cinetune.evaluation import ablations, metrics, predictions
 from cinetune.evaluation.paired import compare
 from cinetune.inference import replies
 from cinetune.inference.journal import Journal
 from cinetune.inference.replies import Share, collect, reply_to_clip, reply_to_clips
+from cinetune.task.questions import LETTERS
 
 pytestmark = pytest.mark.evaluation
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from builders.packs import QUESTIONS, SUBTITLES, make_tiny
-from cinetune.cinepile.questions import LETTERS
 from cinetune.inference import scoring
 from cinetune.inference.scoring import QuestionPrompt, answer, choose, read, reply
 from cinetune.model.packing import collate, pack
+from cinetune.task.questions import LETTERS
 
 pytestmark = pytest.mark.evaluation
 

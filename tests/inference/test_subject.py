@@ -17,7 +17,6 @@ from builders.projects import ROOT
 from cinetune import files, pipeline, provenance
 from cinetune import params as params_module
 from cinetune.artifacts import Adapter, Evaluation
-from cinetune.cinepile import prompts, questions
 from cinetune.frames import executors
 from cinetune.frames.encoding import encode
 from cinetune.frames.sampling import FrameSettings
@@ -26,6 +25,7 @@ from cinetune.inference import subject
 from cinetune.inference.subject import Subject
 from cinetune.params import Params
 from cinetune.runtime import checkpoints
+from cinetune.task import prompts, questions
 from cinetune.training import session
 
 pytestmark = pytest.mark.evaluation
@@ -177,7 +177,7 @@ def test_nothing_is_said_of_what_no_model_looked_at(inputs: Inputs) -> None:
 
 def test_the_prompt_s_code_is_known_beside_its_text(tmp_path: Path) -> None:
     source = Path(provenance.__file__).parent
-    for name in ("cinepile/prompts.py", "model/encoder.py"):
+    for name in ("task/prompts.py", "model/encoder.py"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes((source / name).read_bytes())
     before = provenance.prompt_code_digest()

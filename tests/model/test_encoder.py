@@ -16,13 +16,13 @@ from builders.bases import sentencepiece_tokenizer
 from builders.packs import make_clips, make_tiny
 from builders.refusals import sentence
 from builders.tokenizers import tokenizer_of
-from cinetune.cinepile import prompts
-from cinetune.cinepile.questions import LETTERS
 from cinetune.inference import scoring
 from cinetune.inference.scoring import QuestionPrompt
 from cinetune.model import planning
 from cinetune.model.encoder import Encoder, max_positions
 from cinetune.model.packing import training_pack
+from cinetune.task import prompts
+from cinetune.task.questions import LETTERS
 
 pytestmark = pytest.mark.training
 

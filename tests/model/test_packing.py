@@ -9,13 +9,13 @@ import torch
 from builders.packs import QUESTIONS, SUBTITLES
 from builders.tokenizers import tokenizer_of
 from cinetune import params as params_module
-from cinetune.cinepile.questions import LETTERS, ClipQuestions, Question
 from cinetune.model.attention import IMPLEMENTATION, SHARED_PREFIX, question_layout
 from cinetune.model.base import answer_logits
 from cinetune.model.encoder import encoder_for
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import collate, model_inputs, normalise, pack, pieces, stack, training_pack, weights
 from cinetune.pretraining import architecture
+from cinetune.task.questions import LETTERS, ClipQuestions, Question
 
 pytestmark = pytest.mark.training
 

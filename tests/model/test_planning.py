@@ -13,12 +13,12 @@ from builders.refusals import sentence
 from builders.tokenizers import tokenizer_of
 from builders.trainings import clip, clips, frames_of
 from cinetune import params
-from cinetune.cinepile.prompts import VIDEO
 from cinetune.data.mini import story
 from cinetune.model import planning
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import training_pack
 from cinetune.model.planning import Plan, plan, schedule
+from cinetune.task.prompts import VIDEO
 
 pytestmark = pytest.mark.training
 

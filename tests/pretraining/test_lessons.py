@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from builders.pretraining import SETTINGS, SMALL
-from cinetune.cinepile import prompts
 from cinetune.data.mini import ask, talk
 from cinetune.model.encoder import Encoder
 from cinetune.pretraining import dataset, lessons
 from cinetune.pretraining.lessons import Exercise
+from cinetune.task import prompts
 
 pytestmark = pytest.mark.training
 

@@ -11,12 +11,12 @@ from builders.projects import ROOT
 from builders.tokenizers import tokenizer_of
 from builders.trainings import clip, clips
 from cinetune import params
-from cinetune.cinepile.prompts import VIDEO
 from cinetune.model.encoder import Encoder
 from cinetune.model.planning import Plan, PlannedPack, plan
 from cinetune.model.sizes import size_of
 from cinetune.params import Params
 from cinetune.runtime import cost
+from cinetune.task.prompts import VIDEO
 
 pytestmark = pytest.mark.training
 

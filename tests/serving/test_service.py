@@ -18,8 +18,6 @@ from transformers import VideoLlavaForConditionalGeneration
 from builders.clips import write_clip
 from builders.projects import ROOT
 from cinetune.artifacts import Adapter
-from cinetune.cinepile import prompts
-from cinetune.cinepile.questions import LETTERS
 from cinetune.errors import InputError
 from cinetune.frames.decoder import Decoder
 from cinetune.frames.limits import Limits
@@ -36,6 +34,8 @@ from cinetune.serving.requests import form
 from cinetune.serving.server import listener
 from cinetune.serving.server.deadline import Deadline
 from cinetune.stages import serve
+from cinetune.task import prompts
+from cinetune.task.questions import LETTERS
 
 pytestmark = pytest.mark.serving
 

@@ -12,11 +12,11 @@ import torch
 from transformers import set_seed
 
 from builders.trainings import TRAIN, capture_gradients, clips, frames_of, fresh_base, run
-from cinetune.cinepile import prompts
-from cinetune.cinepile.questions import ClipQuestions
 from cinetune.model.encoder import Encoder
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import normalise
+from cinetune.task import prompts
+from cinetune.task.questions import ClipQuestions
 from cinetune.training.dataset import Packs
 from cinetune.training.loss import letter_accuracy
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from builders.trainings import NUM_FRAMES, TRAIN, capture_gradients, clips, frames_of, fresh_base, run
-from cinetune.cinepile import prompts
 from cinetune.errors import InputError
 from cinetune.model.encoder import Encoder, encoder_for
 from cinetune.model.lora import is_identity, save_adapter
 from cinetune.runtime import checkpoints, distributed
+from cinetune.task import prompts
 from cinetune.training import trainer
 from cinetune.training.callbacks import Meter
 from cinetune.training.dataset import Packs

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from cinetune.answers.reply import LISTED_OPTION, reply_of
-from cinetune.cinepile.questions import LETTERS
+from cinetune.task.questions import LETTERS
 
 # Greek, Cyrillic, Cherokee and Lisu letters that look like A to E; NFKC folds full-width and circled ones.
 LOOK_ALIKES = str.maketrans(

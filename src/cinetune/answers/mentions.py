@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cinetune.answers import options
 from cinetune.answers.words import CLAUSE_END, FRAME, FUNCTION_WORD, NOT_AFTER_ARTICLE, SENTENCE_END
-from cinetune.cinepile.questions import LETTERS
+from cinetune.task.questions import LETTERS
 
 CONTEXT_CHARS = 80  # how far around a mention its cue or denial may stand; it also keeps a ramble linear
 

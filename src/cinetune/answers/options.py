@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from cinetune.answers.folding import fold
-from cinetune.cinepile.questions import LETTERS
+from cinetune.task.questions import LETTERS
 
 NUMBER_WORDS = (
     "zero",

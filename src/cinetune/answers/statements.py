@@ -11,7 +11,7 @@ from cinetune.answers import cues
 from cinetune.answers.mentions import CONTEXT_CHARS, Mention, find_mentions
 from cinetune.answers.options import is_number
 from cinetune.answers.words import CLAUSE_END, NEGATION, NO_DOUBT, SENTENCE_END
-from cinetune.cinepile.questions import LETTERS
+from cinetune.task.questions import LETTERS
 
 
 class Force(IntEnum):

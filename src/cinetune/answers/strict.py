@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from cinetune.answers.reply import without_invented_turns
-from cinetune.cinepile.questions import LETTERS
+from cinetune.task.questions import LETTERS
 
 PUBLISHED_ANSWER = re.compile(r"answer:\s*([a-e])", re.IGNORECASE)
 

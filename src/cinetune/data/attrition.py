@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from cinetune.cinepile.questions import film_key
 from cinetune.data.intake import ClipRequest, Intake
 from cinetune.data.manifest import ClipRecord
 from cinetune.data.sources.rows import SPLITS
+from cinetune.task.questions import film_key
 
 
 def report(intake: Intake, chosen: Iterable[ClipRequest], records: dict[str, ClipRecord]) -> dict[str, Any]:

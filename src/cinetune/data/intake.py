@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet
 
-from cinetune.cinepile import clip_ids, questions
 from cinetune.data import links
 from cinetune.data.sources.formats import BATCH_ROWS, LISTS, NUMBERS, Row
 from cinetune.data.sources.rows import SPLITS, rows_of
 from cinetune.errors import InputError
 from cinetune.files import writing
+from cinetune.task import clip_ids, questions
 
 # What an address may carry beside the place: names and keys, which must not end up in a list of reasons.
 MAX_REJECTED_SHOWN = 5

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cinetune.cinepile.data_card import MINI, UNKNOWN_LICENCE
 from cinetune.errors import InputError
+from cinetune.task.data_card import MINI, UNKNOWN_LICENCE
 
 # CinePile's data card; its clips belong to their owners besides.
 CINEPILE = "CC-BY-NC-SA-4.0"

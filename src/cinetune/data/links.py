@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from cinetune.cinepile.questions import film_key
 from cinetune.errors import InputError
+from cinetune.task.questions import film_key
 
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}", re.ASCII)
 # And every host below them: www, m, music, gaming.

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinetune.cinepile.questions import CATEGORIES, LETTERS, film_key, films_of
 from cinetune.errors import InputError
 from cinetune.evaluation.published import published_average
 from cinetune.evaluation.statistics import (
@@ -22,6 +21,7 @@ from cinetune.evaluation.statistics import (
     expected_calibration_error,
 )
 from cinetune.params import Params
+from cinetune.task.questions import CATEGORIES, LETTERS, film_key, films_of
 
 CATEGORY_TITLES: dict[str, str] = {short: " ".join(full.split()) for full, short in CATEGORIES.items()}
 SCORERS = ("strict", "lenient", "logit")

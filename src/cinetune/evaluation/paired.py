@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinetune.cinepile.questions import LETTERS
 from cinetune.errors import InputError
 from cinetune.evaluation.metrics import CATEGORY_TITLES, cluster_names, is_correct, scored
 from cinetune.evaluation.statistics import holm, mcnemar, paired_difference, sign_flip
+from cinetune.task.questions import LETTERS
 
 # Columns that two predictions of one question have in common.
 SHARED = ("clip_id", "film", "category", "question", "url", "question_digest")

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from cinetune.answers.lenient import is_abstention, parse_lenient
 from cinetune.answers.strict import most_probable, parse_strict
-from cinetune.cinepile.questions import LETTERS, ClipQuestions, Question
 from cinetune.errors import InputError, reason_of
 from cinetune.evaluation.ablations import rotate
+from cinetune.task.questions import LETTERS, ClipQuestions, Question
 
 OK, MISSING_CLIP = "ok", "missing_clip"
 PROBABILITIES = tuple(f"p_{letter}" for letter in LETTERS)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinetune.cinepile.questions import film_key
 from cinetune.errors import InputError
 from cinetune.evaluation.metrics import SCORERS
 from cinetune.evaluation.statistics import deviation_interval
+from cinetune.task.questions import film_key
 
 SCORER = "logit"
 

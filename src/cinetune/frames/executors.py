@@ -13,7 +13,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cinetune.cinepile.clip_ids import check
 from cinetune.errors import InputError
 from cinetune.files import cached_digests
 from cinetune.frames import writer
@@ -23,6 +22,7 @@ from cinetune.frames.sampling import ClipFrames, FrameSettings
 from cinetune.frames.store import plan
 from cinetune.frames.writer import PartWriter
 from cinetune.params import FramesParams
+from cinetune.task.clip_ids import check
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from cinetune.cinepile.questions import ClipQuestions
 from cinetune.errors import InputError
 from cinetune.frames.limits import PASSING
 from cinetune.frames.sampling import SCHEMA_VERSION, ClipFrames, FrameSettings, identity
+from cinetune.task.questions import ClipQuestions
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from cinetune.cinepile import questions
 from cinetune.frames.store import FrameStore
 from cinetune.inference.journal import Journal
 from cinetune.inference.subject import Subject, digest_of, without_model
 from cinetune.params import Params
+from cinetune.task import questions
 
 
 def predict(

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cinetune.cinepile.questions import ClipQuestions
 from cinetune.errors import InputError
 from cinetune.evaluation import ablations as ablations_module
 from cinetune.evaluation import predictions
@@ -24,6 +23,7 @@ from cinetune.inference.journal import Journal, SavedReply
 from cinetune.inference.scoring import QuestionPrompt, answer, read
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import pieces
+from cinetune.task.questions import ClipQuestions
 
 FramesOf = Callable[[str], np.ndarray]
 

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from cinetune.cinepile.questions import LETTERS
 from cinetune.model.base import answer_logits
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import PREFIX, Pack, additive_mask, collate, no_mask, pack
+from cinetune.task.questions import LETTERS
 
 Item = TypeVar("Item")
 

@@ -15,7 +15,6 @@ import pandas as pd
 
 from cinetune import provenance
 from cinetune.artifacts import Adapter, seen_by
-from cinetune.cinepile.questions import ClipQuestions
 from cinetune.errors import InputError
 from cinetune.evaluation import predictions
 from cinetune.evaluation.ablations import PLAIN
@@ -23,6 +22,7 @@ from cinetune.evaluation.predictions import BASELINES
 from cinetune.files import content_digest, text_digest
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
+from cinetune.task.questions import ClipQuestions
 
 logger = logging.getLogger(__name__)
 ADDRESSES = ("runs:/", "models:/")

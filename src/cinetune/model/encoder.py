@@ -16,10 +16,10 @@ from typing import Any
 
 from transformers import VideoLlavaConfig
 
-from cinetune.cinepile import prompts
-from cinetune.cinepile.questions import LETTERS
 from cinetune.errors import InputError
 from cinetune.params import Params
+from cinetune.task import prompts
+from cinetune.task.questions import LETTERS
 
 # Subtitles are cut between words, or inside one that would cost more characters than this.
 MAX_WORD_CHARS = 40

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cinetune.cinepile.questions import LETTERS, ClipQuestions, Question
 from cinetune.model.attention import Layout, question_layout
 from cinetune.model.encoder import Encoder
+from cinetune.task.questions import LETTERS, ClipQuestions, Question
 
 PREFIX, PADDING = 0, -1
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

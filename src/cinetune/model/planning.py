@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cinetune.cinepile.questions import LETTERS, ClipQuestions, Question
 from cinetune.errors import InputError
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import pieces
 from cinetune.params import TrainParams
+from cinetune.task.questions import LETTERS, ClipQuestions, Question
 
 
 @dataclass(frozen=True)

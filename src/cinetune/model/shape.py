@@ -14,11 +14,11 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
-from cinetune.cinepile.prompts import VIDEO
 from cinetune.errors import InputError, reason_of
 from cinetune.model import lookup
 from cinetune.model.packing import CLIP_DEVIATION, CLIP_MEAN
 from cinetune.params import ModelParams
+from cinetune.task.prompts import VIDEO
 
 # What transformers raises for files that it cannot use.
 UNUSABLE = (

@@ -15,11 +15,11 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
 )
 
-from cinetune.cinepile import prompts
 from cinetune.data.mini import ask, story, talk
 from cinetune.model.attention import IMPLEMENTATION
 from cinetune.params import PretrainParams
 from cinetune.pretraining import lessons
+from cinetune.task import prompts
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<image>", "<video>")
 MAX_POSITIONS = 4096

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from cinetune.cinepile import prompts
 from cinetune.data.mini import ask, draw, story, talk
 from cinetune.frames.sampling import FrameSettings, choose_times, fit
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import Pack, pack, stack
 from cinetune.params import PretrainParams
 from cinetune.pretraining import lessons
+from cinetune.task import prompts
 
 # Lengths in multiples of this: attention uses its fast kernels, and few shapes are compiled.
 PADDED_TO = 128

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cinetune.cinepile import prompts
 from cinetune.data.mini import ask, story
+from cinetune.task import prompts
 
 # Labels of the base's own multiple choice, and of its exercises in binding. A to E occur in the latter only, and
 # never as CinePile marks them.

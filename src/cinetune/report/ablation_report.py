@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cinetune.cinepile.questions import LETTERS
 from cinetune.evaluation.ablation_effects import SCORER
 from cinetune.evaluation.metrics import CATEGORY_TITLES
 from cinetune.files import whole_folder, write_json
 from cinetune.report import formatting, rendering
 from cinetune.report.rendering import Section, Table
 from cinetune.report.sections import few_sentence
+from cinetune.task.questions import LETTERS
 
 
 def table(measured: Mapping[str, Any]) -> Table:

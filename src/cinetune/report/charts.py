@@ -17,8 +17,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cinetune.cinepile.questions import LETTERS
 from cinetune.evaluation.metrics import CATEGORY_TITLES
+from cinetune.task.questions import LETTERS
 
 COLUMNS = ("average", *CATEGORY_TITLES)
 # Okabe and Ito's palette: distinct for colour-blind readers and in grey.

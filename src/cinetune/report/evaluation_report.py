@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cinetune.cinepile.questions import LETTERS
 from cinetune.errors import InputError
 from cinetune.evaluation.metrics import (
     CALIBRATION_BINS,
@@ -32,6 +31,7 @@ from cinetune.evaluation.statistics import calibration, expected_calibration_err
 from cinetune.report import formatting, rendering, sections
 from cinetune.report.rendering import Picture, Section, Table
 from cinetune.report.sections import COLUMNS, HEADLINE, Models
+from cinetune.task.questions import LETTERS
 
 BASE, FINETUNED = "base", "fine-tuned"
 PICTURE_HEIGHT = 112  # pixels at most

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from cinetune.cinepile.questions import LETTERS
 from cinetune.evaluation.metrics import (
     CALIBRATION_BINS,
     CATEGORY_TITLES,
@@ -25,6 +24,7 @@ from cinetune.evaluation.statistics import FEW_CLUSTERS, calibration
 from cinetune.report import charts, formatting
 from cinetune.report.formatting import NOTHING
 from cinetune.report.rendering import Picture, Section, Table
+from cinetune.task.questions import LETTERS
 
 HEADLINE = "logit"  # the one scorer that no wording can move, so the one that two models are compared by
 COLUMNS = charts.COLUMNS

@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from transformers import VideoLlavaConfig
 
-from cinetune.cinepile import questions
-from cinetune.cinepile.questions import CATEGORIES, LETTERS, ClipQuestions, Question
 from cinetune.evaluation.published import version_of
 from cinetune.model import planning
 from cinetune.model.base import DTYPES, check_frame_size, default_device
@@ -27,6 +25,8 @@ from cinetune.model.planning import Plan, PlannedPack, Schedule, schedule
 from cinetune.model.shape import read_shape
 from cinetune.model.sizes import Size, kept_bytes, size_of
 from cinetune.params import DataParams, ModelParams, Params
+from cinetune.task import questions
+from cinetune.task.questions import CATEGORIES, LETTERS, ClipQuestions, Question
 
 CHARACTERS_A_TOKEN = 3.5
 # How many the 7B knows.

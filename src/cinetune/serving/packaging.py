@@ -22,7 +22,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from cinetune import provenance
 from cinetune.artifacts import Adapter, Evaluation, seen_by
-from cinetune.cinepile import prompts
 from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.model import lookup
 from cinetune.params import Params, making
@@ -30,6 +29,7 @@ from cinetune.serving import model_card
 from cinetune.serving.pyfunc import trying
 from cinetune.serving.requests import form
 from cinetune.serving.service import example_row
+from cinetune.task import prompts
 
 # What MLflow takes as a description.
 MAX_CARD_CHARS = 5000

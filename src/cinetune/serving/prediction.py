@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinetune.cinepile.questions import check_choices
 from cinetune.data import subtitles
 from cinetune.errors import InputError
 from cinetune.params import PredictParams
 from cinetune.serving import sources
 from cinetune.serving.sources import CLIP
+from cinetune.task.questions import check_choices
 
 if TYPE_CHECKING:
     from cinetune.frames.sampling import ClipFrames

@@ -25,8 +25,6 @@ from cinetune.answers.cleanup import clean
 from cinetune.answers.lenient import parse_lenient
 from cinetune.answers.strict import parse_strict
 from cinetune.artifacts import Adapter
-from cinetune.cinepile import prompts
-from cinetune.cinepile.questions import LETTERS
 from cinetune.errors import InputError
 from cinetune.files import folder_digest
 from cinetune.frames.encoding import encode
@@ -44,6 +42,8 @@ from cinetune.serving.pools import ClipCache, DecoderPool
 from cinetune.serving.requests import row as asked_row
 from cinetune.serving.requests.form import Options
 from cinetune.serving.server.deadline import Deadline
+from cinetune.task import prompts
+from cinetune.task.questions import LETTERS
 
 MAX_ERROR_CHARS = 300
 # Why a request as a whole is not answered.

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cinetune.cinepile import clip_ids
 from cinetune.errors import InputError
 from cinetune.model.lookup import candidate_folders
 from cinetune.serving import remote
+from cinetune.task import clip_ids
 
 MAX_VIDEO_BYTES = 50 << 20
 # What base64 may hold beside its own letters: line breaks.

@@ -63,7 +63,7 @@ def _splits(root: Path) -> Sequence[str]:
 
 def _clip_ids(root: Path, splits: Sequence[str]) -> list[str]:
     """Of all clips with questions, in their order."""
-    from cinetune.cinepile import questions
+    from cinetune.task import questions
 
     return list(dict.fromkeys(clip.clip_id for split in splits for clip in questions.load(root, split)))
 

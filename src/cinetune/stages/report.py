@@ -26,8 +26,8 @@ def run(params: Params, is_pipeline: bool = False) -> Path:
         "report", params, ["report"], [params.evaluate.split], known=["reference"], is_pipeline=is_pipeline
     ) as tracked:
         from cinetune.artifacts import Evaluation
-        from cinetune.cinepile.questions import shared_films
         from cinetune.report import evaluation_report
+        from cinetune.task.questions import shared_films
 
         target = pipeline.REPORT if is_pipeline else pipeline.RUNS / tracked.id / "report"
         base, finetuned = (

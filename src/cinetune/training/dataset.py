@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from cinetune.cinepile.questions import ClipQuestions
 from cinetune.model import planning
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import Pack, training_pack
+from cinetune.task.questions import ClipQuestions
 
 FramesOf = Callable[[str], np.ndarray]
 

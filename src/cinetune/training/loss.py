@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cinetune.cinepile.questions import CATEGORIES, LETTERS
 from cinetune.inference.scoring import QuestionPrompt, choose
 from cinetune.model.base import answer_logits
 from cinetune.runtime import distributed
+from cinetune.task.questions import CATEGORIES, LETTERS
 
 if TYPE_CHECKING:
     pass

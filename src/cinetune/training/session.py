@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from cinetune import provenance
 from cinetune.artifacts import writing_adapter
-from cinetune.cinepile import prompts, questions
-from cinetune.cinepile.questions import ClipQuestions
 from cinetune.files import content_digest, text_digest
 from cinetune.frames.store import FrameStore
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
 from cinetune.runtime import checkpoints, distributed
+from cinetune.task import prompts, questions
+from cinetune.task.questions import ClipQuestions
 
 if TYPE_CHECKING:
     from cinetune.training.trainer import TrainingResult

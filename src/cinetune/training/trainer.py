@@ -24,7 +24,6 @@ from transformers import (
     set_seed,
 )
 
-from cinetune.cinepile.questions import ClipQuestions
 from cinetune.errors import InputError
 from cinetune.model import attention, planning
 from cinetune.model.encoder import Encoder
@@ -33,6 +32,7 @@ from cinetune.model.packing import Pack, collate, weights
 from cinetune.model.proof import check_pack, pack_difference
 from cinetune.params import TrainParams
 from cinetune.runtime import checkpoints, distributed, memory
+from cinetune.task.questions import ClipQuestions
 from cinetune.training import compilation
 
 if TYPE_CHECKING:

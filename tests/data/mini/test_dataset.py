@@ -14,13 +14,13 @@ import pytest
 
 from builders.projects import ROOT
 from cinetune import params as params_module
-from cinetune.cinepile import questions
 from cinetune.data.mini import ask, dataset, draw, story
 from cinetune.frames.decoder import Decoder
 from cinetune.frames.encoding import encode
 from cinetune.frames.limits import Limits
 from cinetune.frames.sampling import FrameSettings
 from cinetune.params import MiniParams
+from cinetune.task import questions
 
 pytestmark = pytest.mark.data
 

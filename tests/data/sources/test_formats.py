@@ -13,8 +13,8 @@ import pytest
 
 from builders.questions import row, take
 from builders.refusals import sentence
-from cinetune.cinepile import questions
 from cinetune.data.sources import formats
+from cinetune.task import questions
 
 pytestmark = pytest.mark.data
 

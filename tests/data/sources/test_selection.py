@@ -10,9 +10,9 @@ import pytest
 
 from builders.questions import row
 from builders.refusals import sentence
-from cinetune.cinepile.data_card import DataCard
 from cinetune.data import download, intake
 from cinetune.data.sources import selection
+from cinetune.task.data_card import DataCard
 
 pytestmark = pytest.mark.data
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinetune.cinepile.questions import CATEGORIES, COLUMNS
 from cinetune.data.mini import ask, draw, story, talk
 from cinetune.frames.encoding import encode
 from cinetune.params import MiniParams
+from cinetune.task.questions import CATEGORIES, COLUMNS
 
 FULL_CATEGORY = {short.upper(): full for full, short in CATEGORIES.items()}
 

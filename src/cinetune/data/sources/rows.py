@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cinetune.cinepile import questions
 from cinetune.data.sources import formats, hub
 from cinetune.data.sources.formats import Row
 from cinetune.errors import InputError, reason_of
+from cinetune.task import questions
 
 SPLITS = ("train", "test")
 READERS = {

@@ -10,14 +10,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from cinetune.cinepile import data_card
-from cinetune.cinepile.data_card import DataCard
 from cinetune.data import licences
 from cinetune.data.intake import ClipRequest, Intake, keep_only
 from cinetune.data.sources import hub
 from cinetune.errors import InputError
 from cinetune.files import move_whole, write_whole
 from cinetune.params import DownloadParams
+from cinetune.task import data_card
+from cinetune.task.data_card import DataCard
 
 Key = tuple[str, str]
 

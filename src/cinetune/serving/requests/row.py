@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinetune.cinepile.questions import NUM_CHOICES, check_choices, check_text
 from cinetune.errors import InputError
 from cinetune.inference.scoring import QuestionPrompt
 from cinetune.serving.requests.form import COLUMNS
+from cinetune.task.questions import NUM_CHOICES, check_choices, check_text
 
 MAX_TEXT_CHARS, MAX_SUBTITLE_CHARS = 10_000, 200_000
 KINDS: tuple[tuple[Any, str], ...] = (

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cinetune.cinepile import clip_ids
 from cinetune.errors import InputError, reason_of
 from cinetune.files import text_digest
+from cinetune.task import clip_ids
 
 logger = logging.getLogger(__name__)
 

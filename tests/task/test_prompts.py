@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from builders.tokenizers import tokenizer_of
-from cinetune.cinepile import prompts, questions
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import training_pack
 from cinetune.pretraining import architecture
+from cinetune.task import prompts, questions
 
 pytestmark = pytest.mark.training
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from builders.refusals import sentence
-from cinetune.cinepile import questions
+from cinetune.task import questions
 
 pytestmark = pytest.mark.data
 

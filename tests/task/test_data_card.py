@@ -14,10 +14,10 @@ from builders.questions import row
 from builders.refusals import sentence
 from cinetune import params as params_module
 from cinetune import pipeline
-from cinetune.cinepile import data_card
-from cinetune.cinepile.data_card import DataCard
 from cinetune.data import intake
 from cinetune.data.sources import selection
+from cinetune.task import data_card
+from cinetune.task.data_card import DataCard
 from cinetune.tracking.runs import UntrackedRun
 
 pytestmark = pytest.mark.data

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cinetune.cinepile.questions import LETTERS
 from cinetune.files import text_digest
+from cinetune.task.questions import LETTERS
 
 VIDEO = "<video>"
 SUBTITLE_MARK = "<subtitle>"
