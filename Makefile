@@ -21,8 +21,9 @@ install = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(
 
 .PHONY: demo test test-slow test-nightly coverage lint audit format serve ui bench clean setup pull lock mlproject pictures
 
-demo: setup pull  ## fine-tune, evaluate, register; ends with the result table
-	mlflow run . --env-manager local
+demo: setup pull  ## fine-tune, evaluate, register; ends with the result table; TASK=cameras: on the second example
+	$(if $(TASK),python -m cinetune mini --params recipes/$(TASK).yaml)
+	mlflow run . --env-manager local $(if $(TASK),-P params=recipes/$(TASK).yaml)
 
 test: setup pull  ## the fast tests
 	$(pytest) -m "not slow and not gpu" $(TESTS)

@@ -30,7 +30,7 @@ from cinetune.model.base import load_base
 from cinetune.model.encoder import encoder_for
 from cinetune.report import evaluation_report
 from cinetune.task import questions
-from cinetune.task.questions import CATEGORIES
+from cinetune.task.description import CINEPILE
 
 # Tokens of the 7B model with 8 frames: instruction, subtitles and video; one question; questions of a clip.
 PREFIX_TOKENS, QUESTION_TOKENS, QUESTIONS = 2056 + 620, 160, 32
@@ -71,7 +71,7 @@ def sharing(num_clips: int, rounds: int) -> dict[str, float]:
                 replies.reply_to_clip(base, encoder, clip, frames, names, per_pack, 1)
                 continue
             for question in clip.questions:
-                alone = questions.ClipQuestions(clip.clip_id, clip.film, clip.subtitles, (question,))
+                alone = questions.ClipQuestions(clip.clip_id, clip.group, clip.subtitles, (question,))
                 for name in names:
                     replies.reply_to_clip(base, encoder, alone, frames, (name,), 1, 1)
 
@@ -101,7 +101,7 @@ def make_predictions(num_questions: int, skill: float, seed: int) -> pd.DataFram
             "year": pd.array(1930 + clip % 90, dtype="Int64"),
             "genres": np.array(["Drama", "Drama|Crime", "Comedy", "Horror|Mystery", "War"])[clip % 5],
             "url": "",
-            "category": np.random.default_rng(1).permutation(np.resize(list(CATEGORIES), num_questions)),
+            "category": np.random.default_rng(1).permutation(np.resize(list(CINEPILE.shorts), num_questions)),
             "hard_split": np.where(np.arange(num_questions) % 3 == 0, "True", "False"),
             "visual_reliance": (np.arange(num_questions) % 2).astype(str),
             "question": "What happens?",

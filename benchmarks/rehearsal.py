@@ -37,6 +37,7 @@ from cinetune.model.lora import load_adapter, save_adapter
 from cinetune.params import Params
 from cinetune.pretraining import dataset
 from cinetune.runtime import checkpoints, memory
+from cinetune.task.description import CINEPILE
 from cinetune.task.questions import ClipQuestions, Question
 from cinetune.training import trainer
 
@@ -94,7 +95,7 @@ def train(folder: Path, is_tiny: bool, quantization: str = "none") -> None:
     started = time.monotonic()
     base, tokenizer = load_base(params.model, default_device())
     loaded = time.monotonic() - started
-    encoder = encoder_of(params, base.config, tokenizer)
+    encoder = encoder_of(params, base.config, tokenizer, CINEPILE)
     clips = make_clips(params, encoder, is_tiny, TRAIN_CLIPS + VALIDATION_CLIPS)
     checkpoints.begin(work, "rehearsal", MADE_BY)
     checkpoint = checkpoints.last(work)
@@ -115,7 +116,7 @@ def train(folder: Path, is_tiny: bool, quantization: str = "none") -> None:
 def score(folder: Path, is_tiny: bool, adapter: str) -> None:
     params = settings(folder, is_tiny)
     base, tokenizer = load_base(params.model, default_device())
-    encoder = encoder_of(params, base.config, tokenizer)
+    encoder = encoder_of(params, base.config, tokenizer, CINEPILE)
     model = load_adapter(base, folder / adapter)
     clip = make_clips(params, encoder, is_tiny, 1)[0]
     asked = [scoring.QuestionPrompt(question.text, question.choices) for question in clip.questions]

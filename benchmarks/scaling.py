@@ -27,6 +27,7 @@ from throughput import make_base
 
 from cinetune.model.encoder import encoder_of
 from cinetune.runtime import distributed
+from cinetune.task.description import CINEPILE
 from cinetune.training import trainer
 
 # Of the losses of one training, however many share it: bfloat16 adds up in another order.
@@ -41,7 +42,7 @@ def train(folder: Path, is_tiny: bool) -> None:
     seen: dict[str, float] = {}
     with distributed.joined():
         base, tokenizer = make_base(is_tiny, distributed.device())
-        encoder = encoder_of(params, base.config, tokenizer)
+        encoder = encoder_of(params, base.config, tokenizer, CINEPILE)
         clips = make_clips(params, encoder, is_tiny, 2 * params.train.clips_per_step + 1)
         given = clips[:-1], clips[-1:]
         trainer.train(

@@ -16,6 +16,7 @@ from cinetune import params as params_module
 from cinetune.artifacts import Adapter, Evaluation
 from cinetune.frames.sampling import FrameSettings
 from cinetune.task import prompts
+from cinetune.task.description import CINEPILE
 from cinetune.training import session
 
 pytestmark = pytest.mark.evaluation
@@ -27,7 +28,7 @@ BASE = {"base": "digest of the base", "tokenizer": "digest of the tokenizer"}
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Adapter:
-    with artifacts.writing_adapter(tmp_path / "adapter", session.settings_of(PARAMS), {"steps": 3}) as folder:
+    with artifacts.writing_adapter(tmp_path / "adapter", session.settings_of(PARAMS), {"steps": 3}, CINEPILE) as folder:
         (folder / "adapter_config.json").write_text("{}")
         (folder / "adapter_model.safetensors").write_bytes(b"weights")
     return Adapter.open(tmp_path / "adapter")
@@ -36,7 +37,7 @@ def adapter(tmp_path: Path) -> Adapter:
 def evaluated(adapter: Adapter, folder: Path, params: params_module.Params = PARAMS, **summary: Any) -> Evaluation:
     made_from = {
         "adapter_digest": adapter.digest,
-        **artifacts.seen_by(params, BASE),
+        **artifacts.seen_by(params, BASE, CINEPILE),
         "params": params.sections("data", "model", "prompt", "frames"),
     }
     Evaluation("", pd.DataFrame({"question_id": ["q"]}), SUMMARY | summary, made_from).write(folder)
@@ -63,7 +64,7 @@ def test_half_an_adapter_is_none(adapter: Adapter, lost: str) -> None:
 
 
 def test_an_adapter_of_another_prompt_is_refused(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompts, "INSTRUCTION", "USER: Look.")
+    monkeypatch.setattr(prompts, "ASKING", "USER: Look.")
     assert "another prompt template" in sentence(lambda: Adapter.open(adapter.folder))
 
 
@@ -83,10 +84,10 @@ def test_other_settings_than_those_of_its_training_are_told_and_refused(
     adapter: Adapter, tmp_path: Path, section: str, name: str, value: Any
 ) -> None:
     other = PARAMS.override(section, {name: value})
-    told = sentence(lambda: adapter.check_settings(other))
+    told = sentence(lambda: adapter.check_settings(other, CINEPILE))
     assert f"{section}.{name}" in told and repr(value) in told and "-P allow=settings" in told
     recorded = evaluated(adapter, tmp_path / "evaluation", other)
-    said = sentence(lambda: recorded.check_of(adapter, PARAMS, artifacts.seen_by(PARAMS, BASE)))
+    said = sentence(lambda: recorded.check_of(adapter, PARAMS, artifacts.seen_by(PARAMS, BASE, CINEPILE)))
     assert f"was made with {section}.{name}={value!r}" in said
 
 
@@ -98,9 +99,9 @@ def test_settings_that_change_nothing_that_it_is_shown_do_not_matter(
     adapter: Adapter, tmp_path: Path, section: str, values: dict[str, Any]
 ) -> None:
     other = PARAMS.override(section, values)
-    adapter.check_settings(other)
+    adapter.check_settings(other, CINEPILE)
     recorded = evaluated(adapter, tmp_path / "evaluation", other)
-    recorded.check_of(adapter, PARAMS, artifacts.seen_by(PARAMS, BASE))
+    recorded.check_of(adapter, PARAMS, artifacts.seen_by(PARAMS, BASE, CINEPILE))
 
 
 def test_every_setting_of_frames_that_decides_their_pixels_counts() -> None:
@@ -111,7 +112,7 @@ def test_an_adapter_made_elsewhere_has_no_settings_to_contradict(adapter: Adapte
     for name in ("params.json", "prompt.json", "training.json"):
         (adapter.folder / name).unlink()
     bare = Adapter.open(adapter.folder)
-    bare.check_settings(PARAMS.override("prompt", {"max_subtitle_tokens": 1}))
+    bare.check_settings(PARAMS.override("prompt", {"max_subtitle_tokens": 1}), CINEPILE)
     assert bare.params(PARAMS) == PARAMS
 
 
@@ -162,7 +163,7 @@ def test_an_evaluation_of_another_base_prompt_or_choice_of_frames_does_not_speak
     adapter: Adapter, tmp_path: Path, name: str
 ) -> None:
     recorded = evaluated(adapter, tmp_path / "evaluation")
-    measured = artifacts.seen_by(PARAMS, BASE)
+    measured = artifacts.seen_by(PARAMS, BASE, CINEPILE)
     recorded.check_of(adapter, PARAMS, measured)
     said = sentence(lambda: recorded.check_of(adapter, PARAMS, measured | {name: "another"}))
     assert f"was made with another {artifacts.MEASURED[name]}" in said

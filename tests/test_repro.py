@@ -50,7 +50,7 @@ def test_a_stage_runs_again_for_the_loops_values_and_not_for_params_yaml(project
 
 def test_a_base_from_elsewhere_is_no_dependency_in_the_repository(project: Project) -> None:
     other = project.root / "without.yaml"
-    other.write_text(repro.without_own_base((project.root / "dvc.yaml").read_text()))
+    other.write_text(repro.adapted((project.root / "dvc.yaml").read_text(), False, None))
     assert run_with(project, 1, {Path("dvc.yaml"): other}) == ["only"]
     (project.root / "base-model").unlink()
     assert run_with(project, 1, {Path("dvc.yaml"): other}) == []

@@ -3,6 +3,7 @@
 <adapter>/     adapter_config.json, adapter_model.safetensors (PEFT's layout)
                params.json       the settings that it was trained with
                prompt.json       the prompt template that it was trained on
+               task.yaml         the task that it was trained on; none for CinePile's
                training.json     steps and validation accuracy
 <evaluation>/  predictions.parquet, metrics.json
                made_from.json    digests and settings of all that decides the predictions
@@ -23,7 +24,8 @@ from cinetune.errors import InputError
 from cinetune.files import folder_digest, read_json, whole_folder, write_json
 from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.params import Params
-from cinetune.task import prompts
+from cinetune.task import description, prompts
+from cinetune.task.description import CINEPILE, Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +68,7 @@ class Adapter:
             )
         adapter = cls(found[0].parent, name or str(folder))
         saved = adapter.folder / PROMPT
-        if saved.is_file() and read_json(saved) != prompts.template():
+        if saved.is_file() and read_json(saved) != prompts.template(adapter.task):
             raise InputError(
                 f"adapter {adapter.name!r} was trained on another prompt template than this code has: train it "
                 "again, or check out the commit that it was trained at."
@@ -77,6 +79,11 @@ class Adapter:
     def digest(self) -> str:
         """sha256 over the names and contents of its files."""
         return folder_digest(self.folder)
+
+    @cached_property
+    def task(self) -> Task:
+        """What it was trained to answer."""
+        return description.of_folder(self.folder)
 
     @property
     def has_prompt(self) -> bool:
@@ -109,8 +116,14 @@ class Adapter:
         """Where settings differ from those of its training in what it is shown: key -> (its own, theirs)."""
         return differences(self.settings, settings)
 
-    def check_settings(self, params: Params) -> None:
-        """Raises InputError for params that would show it something else than its training did."""
+    def check_settings(self, params: Params, task: Task) -> None:
+        """Raises InputError for params, or a task's prompt, that would show it something else than its training did."""
+        if self.has_prompt and prompts.template(task) != prompts.template(self.task):
+            raise InputError(
+                f"adapter {self.name!r} was trained with another prompt than that of the questions in "
+                f"{params.data.root!r}: evaluate it on questions of its own task, or on these on purpose with "
+                "-P allow=settings, which register refuses."
+            )
         for name, (own, other) in self.differences(params.to_dict()).items():
             raise InputError(
                 f"adapter {self.name!r} was trained with {name}={own!r}, now it is {other!r}: restore it, or evaluate "
@@ -119,12 +132,16 @@ class Adapter:
 
 
 @contextmanager
-def writing_adapter(target: Path, settings: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Path]:
+def writing_adapter(
+    target: Path, settings: Mapping[str, Any], summary: Mapping[str, Any], task: Task
+) -> Iterator[Path]:
     """A folder to save weights to; it becomes `target`, with its settings and prompt, when the block ends well."""
     with whole_folder(target) as folder:
         yield folder
         write_json(folder / MADE_WITH, settings)
-        write_json(folder / PROMPT, prompts.template())
+        write_json(folder / PROMPT, prompts.template(task))
+        if task != CINEPILE:
+            description.write(folder, task)
         write_json(folder / TRAINING, summary)
 
 
@@ -136,6 +153,11 @@ class Evaluation:
     predictions: pd.DataFrame
     summary: Mapping[str, Any]
     made_from: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """What was asked."""
+        return description.saved(self.summary.get("task"))
 
     @classmethod
     def open(cls, folder: str | Path, name: str = "", remedy: str = "evaluate it first") -> Evaluation:
@@ -203,14 +225,14 @@ def differences(
     }
 
 
-def seen_by(params: Params, base: Mapping[str, str]) -> dict[str, str]:
+def seen_by(params: Params, base: Mapping[str, str], task: Task) -> dict[str, str]:
     """What decides a model's answers beside its weights, under the names of made_from.json.
 
-    base: digests of the "base" and the "tokenizer", or nothing where no model is asked.
+    base: digests of the "base" and the "tokenizer", or nothing where no model is asked; task: of the questions.
     """
     return {
         **{f"{name}_digest": digest for name, digest in base.items()},
         "frames_identity": identity(FrameSettings.of(params.frames)),
-        "prompt_hash": prompts.template_hash(),
+        "prompt_hash": prompts.template_hash(task),
         "prompt_code_hash": provenance.prompt_code_digest(),
     }

@@ -50,7 +50,8 @@ Fraction = Annotated[float, NOT_A_SWITCH, FINITE, Field(gt=0, lt=1)]
 FractionOrZero = Annotated[float, NOT_A_SWITCH, FINITE, Field(ge=0, lt=1)]
 Ablation = Literal[
     "none", "no_frames", "no_subtitles", "neither", "one_frame", "shuffled",
-    "rotation_1", "rotation_2", "rotation_3", "rotation_4",
+    "rotation_1", "rotation_2", "rotation_3", "rotation_4", "rotation_5", "rotation_6", "rotation_7", "rotation_8",
+    "rotation_9",
 ]  # fmt: skip
 
 
@@ -157,7 +158,7 @@ class EvaluateParams:
     allow: str
     questions_per_pack: Count
     max_new_tokens: Count
-    resample: Literal["clips", "films"]
+    resample: Literal["clips", "groups", "films"]
     bootstrap_samples: Count
     seed: CountOrZero
 
@@ -167,7 +168,7 @@ class CompareParams:
     runs: str
     scorer: Literal["strict", "lenient", "logit"]
     allow: str
-    resample: Literal["clips", "films"]
+    resample: Literal["clips", "groups", "films"]
     bootstrap_samples: Count
     seed: CountOrZero
 
@@ -243,6 +244,8 @@ class MiniParams:
     test_films: Count
     clips_per_film: Count
     seed: CountOrZero
+    # Not in params files from before there was a choice.
+    task: Literal["films", "cameras"] = "films"
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -143,10 +143,10 @@ def open_evaluation(name: str, scratch: Path) -> Evaluation:
 def tags_of(params: Params, is_pipeline: bool = False) -> dict[str, str]:
     """What decided a run's bytes, for its tags."""
     from cinetune.frames.sampling import FrameSettings, identity
-    from cinetune.task import prompts
+    from cinetune.task import description, prompts
 
     tags = {
-        "prompt.hash": prompts.template_hash(),
+        "prompt.hash": prompts.template_hash(description.of_folder(params.data.root)),
         "frames.identity": identity(FrameSettings.of(params.frames)),
     }
     for name, path in (("dvc.data", params.data.root), ("dvc.base-model", params.model.base)):
@@ -194,13 +194,13 @@ def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
 
     Raises InputError where the data's card contradicts `data.name`.
     """
-    from cinetune.task import questions
+    from cinetune.task import description, questions
     from cinetune.tracking import datasets
 
     data_card.check(params.data.name, params.data.root)
     path = questions.file_of(params.data.root, split)
     name, digest = f"{params.data.name} {split}", file_md5(path)
-    run.log_dataset(name, split, path, digest, *datasets.describe(path))
+    run.log_dataset(name, split, path, digest, *datasets.describe(path, description.of_folder(params.data.root)))
     return name, digest
 
 

@@ -1,6 +1,7 @@
 """DVC's pipeline with the values of another file in the place of params.yaml, which stays as it is.
 
-Its stages depend on the base model that comes with the repository only where that is the one that is used.
+Its stages depend on the base model that comes with the repository only where that is the one that is used, and on
+the data's description of its task where there is one.
 
     python -m cinetune.repro <file>
 
@@ -25,6 +26,7 @@ from dvc.ui import ui
 from cinetune import params as params_module
 from cinetune.files import write_whole
 from cinetune.params import PARAMS
+from cinetune.task import description
 
 # What comes with the repository, as dvc.yaml names it.
 OWN_BASE, PIPELINE = "base-model", Path("dvc.yaml")
@@ -41,11 +43,16 @@ class SubstitutingFileSystem(LocalFileSystem):
         return super().open(self._sources.get(os.path.abspath(path), path), mode, **keywords)  # noqa: PTH100
 
 
-def without_own_base(pipeline: str) -> str:
-    """dvc.yaml for a base model from elsewhere, which is known by its name and revision alone."""
+def adapted(pipeline: str, has_own_base: bool, task: str | None) -> str:
+    """dvc.yaml for a base model from elsewhere, which is known by its name and revision alone, and for another task.
+
+    task: the file of its description, which decides what every stage that reads questions makes.
+    """
     content = yaml.safe_load(pipeline)
     for stage in content["stages"].values():
-        stage["deps"] = [dep for dep in stage["deps"] if Path(dep).parts[0] != OWN_BASE]
+        deps = [dep for dep in stage["deps"] if has_own_base or Path(dep).parts[0] != OWN_BASE]
+        reads = task is not None and any("/questions" in dep for dep in deps)
+        stage["deps"] = [*deps, *([task] if reads else [])]
     return yaml.safe_dump(content, sort_keys=False)
 
 
@@ -54,9 +61,13 @@ def main(source: str) -> int:
     ui.enable()
     params = Path(source)
     sources = {Path(PARAMS): params}
-    if params_module.load(params).model.base != OWN_BASE:
+    loaded = params_module.load(params)
+    described = Path(loaded.data.root) / description.FILE
+    has_own_base, task = loaded.model.base == OWN_BASE, described.as_posix() if described.is_file() else None
+    if not has_own_base or task:
         sources[PIPELINE] = params.with_name("cinetune-dvc.yaml")
-        write_whole(sources[PIPELINE], without_own_base(PIPELINE.read_text(encoding="utf-8")).encode())
+        pipeline = adapted(PIPELINE.read_text(encoding="utf-8"), has_own_base, task)
+        write_whole(sources[PIPELINE], pipeline.encode())
     try:
         with Repo(".", fs=SubstitutingFileSystem(sources)) as repo:
             repo.reproduce()

@@ -10,7 +10,7 @@ from builders.readings import RAMBLE, READINGS
 from cinetune.answers.cleanup import CleanAnswer, clean
 from cinetune.answers.lenient import is_abstention, parse_lenient
 from cinetune.answers.strict import parse_strict
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.evaluation
 
@@ -26,7 +26,7 @@ def test_each_wording_has_one_strict_and_one_lenient_reading(text, strict, lenie
 @pytest.mark.parametrize("text", [reading[0] for reading in READINGS], ids=lambda value: repr(value)[:40])
 def test_a_clean_choice_is_the_option_that_a_reader_would_take_and_nothing_else(text):
     letter = parse_lenient(text, CHOICES)
-    expected = CleanAnswer(CHOICES[LETTERS.index(letter)], letter) if letter else CleanAnswer("", None)
+    expected = CleanAnswer(CHOICES[CINEPILE.letters.index(letter)], letter) if letter else CleanAnswer("", None)
     assert clean(text, CHOICES) == expected
 
 

@@ -11,7 +11,7 @@ import pytest
 from builders import replies
 from cinetune.answers.cleanup import clean
 from cinetune.answers.lenient import is_abstention, parse_lenient
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.evaluation
 
@@ -131,7 +131,7 @@ def test_any_text_gives_a_letter_of_the_question_or_none():
         text = "".join(rng.choice(PIECES) + rng.choice(("", " ")) for _ in range(rng.randrange(25)))
         choices = rng.choice(CHOICES)
         letter = parse_lenient(text, choices)
-        assert letter is None or letter in LETTERS[: len(choices)]
+        assert letter is None or letter in CINEPILE.letters[: len(choices)]
         assert is_abstention(text, choices) in ((False,) if letter else (False, True))
         assert clean(text, choices).choice == letter
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from cinetune.answers.strict import parse_strict
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.evaluation
 
@@ -44,7 +44,7 @@ def test_strict_credits_exactly_what_the_published_rule_credits():
     tails = ["", *CHOICES, "a man WALKS in ", "A man walks in.", "the", "*A man* walks in", "Answer: C"]
     right = 0
     for reply in map("".join, itertools.product(heads, letters, marks, tails)):
-        for index, gold in enumerate(LETTERS):
+        for index, gold in enumerate(CINEPILE.letters):
             expected = is_right_as_published(reply, gold, CHOICES[index])
             assert (parse_strict(reply, CHOICES, index) == gold) == expected, (reply, gold)
             assert (parse_strict(reply, CHOICES) == gold) == expected, (reply, gold)

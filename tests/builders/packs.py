@@ -11,7 +11,8 @@ from cinetune import params as params_module
 from cinetune.model.encoder import encoder_for
 from cinetune.model.lora import attach_lora
 from cinetune.pretraining import architecture
-from cinetune.task.questions import CATEGORIES, ClipQuestions, Question
+from cinetune.task.description import CINEPILE
+from cinetune.task.questions import ClipQuestions, Question
 
 SUBTITLES = "<subtitle> Ana has the red coat.\n<subtitle> It is the key that Bela wants."
 QUESTIONS = (
@@ -19,7 +20,7 @@ QUESTIONS = (
     ("Where does the scene begin?", ("on the beach", "in the city", "at the castle", "on the farm", "in the desert")),
     ("What did Bela come for?", ("the key", "the rope", "the lamp", "the map", "the ring")),
 )
-CATEGORY = next(iter(CATEGORIES))
+CATEGORY = next(iter(CINEPILE.shorts))
 
 
 def make_tiny(seed, dtype=torch.float32):

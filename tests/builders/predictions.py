@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pandas as pd
 
-from cinetune.task.questions import CATEGORIES
+from cinetune.task.description import CINEPILE
 
 
 def make_predictions(num_clips: int = 12, num_questions: int = 10, skill: float = 0.5, seed: int = 0) -> pd.DataFrame:
     """Predictions as evaluate writes them; the last clip is missing."""
     generator = np.random.default_rng(seed)
     gold_generator = np.random.default_rng(99)
-    categories = list(CATEGORIES)
+    categories = list(CINEPILE.shorts)
     rows = []
     for clip in range(num_clips):
         for number in range(num_questions):
@@ -61,7 +61,7 @@ def predictions(accuracy: float, seed: int = 0, n: int = 400) -> pd.DataFrame:
             "question_id": [f"q{i}" for i in range(n)],
             "clip_id": [f"c{i // 10}" for i in range(n)],
             "film": [f"f{i // 30}" for i in range(n)],
-            "category": next(iter(CATEGORIES)),
+            "category": next(iter(CINEPILE.shorts)),
             "hard_split": "False",
             "visual_reliance": "0",
             "question": "?",

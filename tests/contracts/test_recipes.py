@@ -34,7 +34,7 @@ def comment_of(recipe: str) -> list[str]:
 
 def test_every_recipe_is_known_here() -> None:
     there = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
-    assert there - {"video2dataset"} == set(RECIPES)
+    assert there - {"video2dataset", "cameras"} == set(RECIPES)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

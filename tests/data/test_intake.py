@@ -49,7 +49,7 @@ def test_rows_come_through_every_format_as_cinepile_has_them(tmp_path: Path, suf
     taken = read(write(tmp_path / f"{split}-0{suffix}", [row(0, extra="ignored"), row(1, extra="")]), tmp_path)
     assert taken.rejected == [] and taken.num_rows == 2
     [clip] = questions.load(_root(tmp_path), split)
-    assert clip.clip_id == "-aB3_xyz-09" and clip.film == "Harbour / Men, 2 (1992)" and len(clip.questions) == 2
+    assert clip.clip_id == "-aB3_xyz-09" and clip.group == "Harbour / Men, 2 (1992)" and len(clip.questions) == 2
     # Options that look like missing values are options.
     assert clip.questions[0].choices == tuple(CHOICES) and clip.questions[0].answer == 3
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{split}.parquet"]
@@ -190,7 +190,7 @@ def test_the_majority_of_a_clips_rows_decides_its_film(tmp_path: Path) -> None:
     films, rejected = films_of(write(tmp_path / "test.jsonl", rows), tmp_path)
     assert films == ["Harbour / Men, 2 (1992)"] and rejected == ["0"]
     [clip] = questions.load(_root(tmp_path), "test")
-    assert len(clip.questions) == 20 and clip.film == "Harbour / Men, 2 (1992)"
+    assert len(clip.questions) == 20 and clip.group == "Harbour / Men, 2 (1992)"
     [reason] = [rejected["reason"] for rejected in read(tmp_path / "test.jsonl", tmp_path).rejected]
     assert "1992" in reason and "1993" in reason and "20 rows" in reason
 

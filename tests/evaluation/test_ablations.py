@@ -5,11 +5,12 @@ import pytest
 
 from builders.refusals import sentence
 from cinetune.evaluation import ablations
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.evaluation
 
 
-ALL = ablations.ABLATIONS
+ALL = ablations.of_task(CINEPILE)
 
 
 @pytest.fixture(scope="module")

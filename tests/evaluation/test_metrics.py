@@ -14,7 +14,7 @@ from builders.predictions import make_predictions
 from cinetune.errors import InputError
 from cinetune.evaluation import metrics, statistics
 from cinetune.evaluation.paired import compare
-from cinetune.task.questions import CATEGORIES
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.evaluation
 
@@ -26,9 +26,9 @@ def width(score: dict) -> float:
 
 
 def test_category_keys_are_the_datasets_own_words():
-    assert list(CATEGORIES.values()) == ["crd", "npa", "sta", "temp", "th"]
-    assert CATEGORIES["Character and\nRelationship Dynamics"] == "crd"
-    assert metrics.CATEGORY_TITLES["npa"] == "Narrative and Plot Analysis"
+    assert list(CINEPILE.shorts.values()) == ["crd", "npa", "sta", "temp", "th"]
+    assert CINEPILE.shorts["Character and\nRelationship Dynamics"] == "crd"
+    assert CINEPILE.titles["npa"] == "Narrative and Plot Analysis"
 
 
 def test_accuracy_counts_what_is_right():
@@ -240,8 +240,8 @@ def test_comparison_refuses_two_different_data_sets():
 def test_films_of_the_training_are_scored_apart_from_the_others():
     rows = make_predictions()
     plain = metrics.summarise(rows, "m", "d", "s", None, 20, 1)
-    assert metrics.summarise(rows, "m", "d", "s", None, 20, 1, training_films={"another (2001)"}) == plain
-    scores = metrics.summarise(rows, "m", "d", "s", None, 20, 1, training_films={"film1 (2001)"})["scorers"]["logit"]
+    assert metrics.summarise(rows, "m", "d", "s", None, 20, 1, training_groups={"another (2001)"}) == plain
+    scores = metrics.summarise(rows, "m", "d", "s", None, 20, 1, training_groups={"film1 (2001)"})["scorers"]["logit"]
     parts = scores["film_overlap"]
     assert parts["seen"]["n"] == 20 and parts["seen"]["n"] + parts["unseen"]["n"] == scores["overall"]["n"]
     assert parts["seen"]["correct"] + parts["unseen"]["correct"] == scores["overall"]["correct"]

@@ -10,10 +10,12 @@ import pytest
 
 from builders.refusals import sentence
 from cinetune.evaluation import metrics, predictions
-from cinetune.task.questions import CATEGORIES, ClipQuestions, Question
+from cinetune.task.description import CINEPILE
+from cinetune.task.questions import ClipQuestions, Question
 
 pytestmark = pytest.mark.evaluation
 
+CATEGORIES = list(CINEPILE.shorts)
 CHOICES = ("a red hat", "a blue coat and a very long scarf", "a key", "nothing", "the map")
 
 
@@ -24,7 +26,9 @@ def make_clips(count=3, per_clip=4):
             f"Film {number} (1999)",
             "",
             tuple(
-                Question(f"clip{number}-{q:03d}", f"What {q}?", CHOICES, q % 5, list(CATEGORIES)[q % 5], "False", "0")
+                Question(
+                    f"clip{number}-{q:03d}", f"What {q}?", CHOICES, q % 5, list(CINEPILE.shorts)[q % 5], "False", "0"
+                )
                 for q in range(per_clip)
             ),
             1999,

@@ -9,7 +9,7 @@ import pytest
 from builders.predictions import predictions
 from cinetune import params
 from cinetune.evaluation import promotion
-from cinetune.task.questions import CATEGORIES
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.serving
 
@@ -28,7 +28,7 @@ def answers(right: np.ndarray, categories: np.ndarray | None = None, **scorers: 
     rows["film"] = [f"f{number // questions // 3}" for number in range(right.size)]
     rows["logit"] = rows["lenient"] = np.where(right.ravel(), "A", "B")
     if categories is not None:
-        rows["category"] = np.array(list(CATEGORIES))[categories.ravel()]
+        rows["category"] = np.array(list(CINEPILE.shorts))[categories.ravel()]
     return rows.assign(**{name: np.where(values.ravel(), "A", "B") for name, values in scorers.items()})
 
 

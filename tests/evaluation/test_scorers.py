@@ -7,12 +7,13 @@ import math
 import pytest
 
 from cinetune.evaluation import metrics, predictions
-from cinetune.task.questions import CATEGORIES, ClipQuestions, Question
+from cinetune.task.description import CINEPILE
+from cinetune.task.questions import ClipQuestions, Question
 
 pytestmark = pytest.mark.evaluation
 
 CHOICES = ("The dog barks", "A man walks in", "She leaves the room", "Nothing happens", "They sing")
-QUESTION = Question("clip-000", "What happens first?", CHOICES, 1, next(iter(CATEGORIES)), "False", "1")
+QUESTION = Question("clip-000", "What happens first?", CHOICES, 1, next(iter(CINEPILE.shorts)), "False", "1")
 CLIP = ClipQuestions("clip", "Film (1999)", "", (QUESTION,), 1999, ("Drama",), "https://example.org/clip")
 RAMBLE = ("The scene opens on a street and people talk about many things for a while. " * 140)[:10_000]
 FAVOURS_D = (0.1, 0.2, 0.2, 0.4, 0.1)

@@ -18,13 +18,14 @@ from cinetune.evaluation.paired import compare
 from cinetune.inference import replies
 from cinetune.inference.journal import Journal
 from cinetune.inference.replies import Share, collect, reply_to_clip, reply_to_clips
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.evaluation
 
 PLAIN = ("none",)
-ALL = ablations.ABLATIONS
-SHARES = list(predictions.PROBABILITIES)
+ALL = ablations.of_task(CINEPILE)
+ROTATIONS = tuple(name for name in ALL if name in ablations.ROTATIONS)
+SHARES = [f"p_{letter}" for letter in CINEPILE.letters]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_predictions_are_what_metrics_need_and_survive_parquet(tiny, frames, tmp
     here, gone = make_clips()
     given = {here.clip_id: reply_to_clip(*tiny, here, frames, PLAIN, 2, 4)}
     table = collect([here, gone], given, {gone.clip_id: "it is private"}, PLAIN)["none"]
-    assert list(table.columns) == list(predictions.COLUMNS)
+    assert list(table.columns) == list(predictions.columns_of(CINEPILE))
     assert table["question_id"].tolist() == [q.question_id for clip in (here, gone) for q in clip.questions]
     assert table["gold"].tolist() == ["A", "B", "C"] * 2
     assert table["status"].tolist() == ["ok"] * 3 + ["missing_clip"] * 3
@@ -63,7 +64,7 @@ def test_predictions_are_what_metrics_need_and_survive_parquet(tiny, frames, tmp
     assert (missing["raw"] == "").all() and missing[SHARES].isna().all(axis=None)
     assert all(value is None for name in metrics.SCORERS for value in missing[name])
     best = table.iloc[:3][SHARES].to_numpy().argmax(1)
-    assert table["logit"].tolist()[:3] == [LETTERS[i] for i in best]
+    assert table["logit"].tolist()[:3] == [CINEPILE.letters[i] for i in best]
 
     table.to_parquet(tmp_path / "predictions.parquet")
     again = pd.read_parquet(tmp_path / "predictions.parquet")
@@ -104,8 +105,8 @@ def test_an_ablation_withholds_what_it_says_and_nothing_else(tiny, frames, name,
 
 def test_a_rotation_moves_every_option_and_the_gold_letter_with_it(tiny, frames, tmp_path):
     clips = make_clips(1)
-    tables = evaluate(*tiny, clips, frames, ("none", *ablations.ROTATIONS), tmp_path)
-    for places, name in enumerate(("none", *ablations.ROTATIONS)):
+    tables = evaluate(*tiny, clips, frames, ("none", *ROTATIONS), tmp_path)
+    for places, name in enumerate(("none", *ROTATIONS)):
         asked = dataclasses.replace(
             clips[0],
             questions=tuple(

@@ -11,7 +11,7 @@ from builders.packs import QUESTIONS, SUBTITLES, make_tiny
 from cinetune.inference import scoring
 from cinetune.inference.scoring import QuestionPrompt, answer, choose, read, reply
 from cinetune.model.packing import collate, pack
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.evaluation
 
@@ -118,7 +118,7 @@ def test_order_of_questions_does_not_matter(tiny, frames):
 def test_open_questions_have_no_probabilities_and_no_letter(tiny, frames):
     model, encoder = tiny
     choice, open_question = reply(model, encoder, SUBTITLES, frames, [ASKED[0], ASKED[3]], 2)
-    assert sum(choice.probabilities) == pytest.approx(1) and choice.letter in LETTERS
+    assert sum(choice.probabilities) == pytest.approx(1) and choice.letter in CINEPILE.letters
     assert open_question.probabilities is None and open_question.letter is None
 
 

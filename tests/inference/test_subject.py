@@ -25,7 +25,8 @@ from cinetune.inference import subject
 from cinetune.inference.subject import Subject
 from cinetune.params import Params
 from cinetune.runtime import checkpoints
-from cinetune.task import prompts, questions
+from cinetune.task import prompts
+from cinetune.task.description import CINEPILE
 from cinetune.training import session
 
 pytestmark = pytest.mark.evaluation
@@ -92,7 +93,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
 
 
 def row(number: int) -> dict[str, Any]:
-    known = dict.fromkeys(questions.COLUMNS, "")
+    known = dict.fromkeys(CINEPILE.columns.values(), "")
     return known | {
         "clip_id": f"clip{number}",
         "movie_name": f"Film {number}",

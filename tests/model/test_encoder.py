@@ -22,7 +22,7 @@ from cinetune.model import planning
 from cinetune.model.encoder import Encoder, max_positions
 from cinetune.model.packing import training_pack
 from cinetune.task import prompts
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.training
 
@@ -73,8 +73,8 @@ def test_a_tokenizer_with_a_prefix_space_reads_a_question_alone_as_other_tokens(
 
 
 def test_letters_are_the_first_tokens_of_answers(encoder: Encoder) -> None:
-    assert encoder.letters() == [encoder.answer(letter)[0] for letter in LETTERS]
-    assert all(len(encoder.answer(letter)) == 2 for letter in LETTERS)
+    assert encoder.letters() == [encoder.answer(letter)[0] for letter in CINEPILE.letters]
+    assert all(len(encoder.answer(letter)) == 2 for letter in CINEPILE.letters)
 
 
 def test_a_tokenizer_that_joins_a_question_with_what_stands_before_it_is_refused(encoder: Encoder) -> None:

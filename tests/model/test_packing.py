@@ -15,7 +15,8 @@ from cinetune.model.encoder import encoder_for
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import collate, model_inputs, normalise, pack, pieces, stack, training_pack, weights
 from cinetune.pretraining import architecture
-from cinetune.task.questions import LETTERS, ClipQuestions, Question
+from cinetune.task.description import CINEPILE
+from cinetune.task.questions import ClipQuestions, Question
 
 pytestmark = pytest.mark.training
 
@@ -48,7 +49,7 @@ def frames():
 
 def make_pack(encoder, frames, chosen, with_answers=True):
     suffixes = [encoder.suffix(*QUESTIONS[i]) for i in chosen]
-    answers = [encoder.answer(LETTERS[i]) for i in chosen] if with_answers else None
+    answers = [encoder.answer(CINEPILE.letters[i]) for i in chosen] if with_answers else None
     return pack(encoder.prefix(SUBTITLES)[0], suffixes, answers, frames)
 
 

@@ -15,6 +15,7 @@ from cinetune.model.encoder import Encoder
 from cinetune.pretraining import dataset, lessons
 from cinetune.pretraining.lessons import Exercise
 from cinetune.task import prompts
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.training
 
@@ -41,7 +42,7 @@ def test_no_exercise_comes_near_cinepiles_format() -> None:
     for _, item in made:
         assert not re.search(r"- \w\)|[A-E]\)|[A-E]\.", item.suffix), item.suffix
         assert prompts.REMINDER not in item.suffix and "letter" not in item.suffix
-        assert prompts.INSTRUCTION not in item.suffix
+        assert CINEPILE.told not in item.suffix
         if item.form != "binding":
             assert item.answer not in tuple("ABCDE")
 
@@ -50,7 +51,7 @@ def test_no_batch_comes_near_cinepiles_format_either(encoder: Encoder) -> None:
     work = dataset.Exercises(dataclasses.replace(SMALL, clips_per_step=8), encoder, 8)
     texts = [encoder.tokenizer.decode(row) for _, rows in work for row in rows["input_ids"]]
     assert len(texts) == 8 * 8
-    instruction = prompts.INSTRUCTION.removeprefix("USER: ")
+    instruction = CINEPILE.told
     for text in texts:
         assert text.count("USER:") == 1 and text.count("ASSISTANT:") > 4
         assert "- A)" not in text and prompts.REMINDER not in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cinetune.data import licences
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.serving
 
@@ -18,7 +18,7 @@ def test_a_card_of_cinepile_tells_its_terms() -> None:
         "embeds_base": True,
         **dict.fromkeys(("base_sha256", "frame_settings", "prompt_hash"), "0"),
     }
-    tags = {"licence": licences.CINEPILE, "data": "CinePile-v1", "git.commit": "c0ffee", "dvc.questions": "beef.dir"}
+    tags = {"licence": CINEPILE.licence, "data": "CinePile-v1", "git.commit": "c0ffee", "dvc.questions": "beef.dir"}
     card = model_card.text(config, None, tags)
     assert "non-commercially" in card and "`c0ffee`" in card and "`beef.dir`" in card and "hub/base` at abc" in card
     assert "It is in this version" in card and "Not evaluated" in card

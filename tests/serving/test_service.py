@@ -35,7 +35,7 @@ from cinetune.serving.server import listener
 from cinetune.serving.server.deadline import Deadline
 from cinetune.stages import serve
 from cinetune.task import prompts
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.serving
 
@@ -82,8 +82,10 @@ def test_answers_are_those_of_the_evaluation(served_folder, served):
     found = predict(served, rows)
     assert [item["raw"] for item in found] == [reply.raw for reply in expected]
     for item, reply in zip(found[:2], expected[:2], strict=True):
-        assert item["confidence"] == pytest.approx(reply.probabilities[LETTERS.index(item["choice"])], abs=1e-5)
-        assert item["answer"] == CHOICES[LETTERS.index(item["choice"])]
+        assert item["confidence"] == pytest.approx(
+            reply.probabilities[CINEPILE.letters.index(item["choice"])], abs=1e-5
+        )
+        assert item["answer"] == CHOICES[CINEPILE.letters.index(item["choice"])]
     for item in found[2:]:
         assert item["answer"] and item["choice"] is None and item["confidence"] is None
     assert all(item["error"] is None for item in found)
@@ -429,7 +431,7 @@ def test_a_version_that_cannot_answer_its_own_example_is_not_registered(
 
 
 def test_another_prompt_than_that_of_training_is_refused(logged, monkeypatch):
-    monkeypatch.setattr(prompts, "INSTRUCTION", "USER: Look.")
+    monkeypatch.setattr(prompts, "ASKING", "USER: Look.")
     with pytest.raises(InputError, match="another prompt template"):
         load(logged)
 

@@ -158,7 +158,7 @@ def test_the_text_from_which_questions_were_written_reaches_no_prompt(encoder: E
             "clip_id": ["a"],
         }
     )
-    (clip,) = questions.group(table, "given")
+    (clip,) = questions.clips_of(table, "given")
     # The link is kept for reports.
     assert secret not in repr(dataclasses.replace(clip, url=""))
     text = encoder.tokenizer.decode(training_pack(encoder, clip, clip.questions, None).input_ids)
@@ -176,7 +176,7 @@ def test_the_saved_template_has_a_place_for_all_that_varies() -> None:
     assert filled == prompts.suffix("What?", CHOICES)
 
 
-@pytest.mark.parametrize("name", ["INSTRUCTION", "REMINDER", "OPEN_REMINDER", "VIDEO", "LETTERS"])
+@pytest.mark.parametrize("name", ["ASKING", "REMINDER", "OPEN_REMINDER", "VIDEO", "LETTERS"])
 def test_the_templates_hash_changes_with_every_part_of_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     before = prompts.template_hash()
     assert prompts.template_hash() == before

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from builders.refusals import sentence
-from cinetune.task import questions
+from cinetune.task import groups, questions
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.data
 
@@ -51,7 +52,7 @@ def array(values: list[str]) -> np.ndarray:
 
 
 def clips_of(*rows: dict[str, Any]) -> list[questions.ClipQuestions]:
-    return questions.group(table(*rows), "given.parquet")
+    return questions.clips_of(table(*rows), "given.parquet")
 
 
 UNUSABLE = [
@@ -131,9 +132,9 @@ def test_two_equal_choices_are_refused_whatever_is_around_them(twin: str) -> Non
     assert "differ" in message and repr(twin) in message
 
 
-@pytest.mark.parametrize("column", [*questions.COLUMNS, "clip_id"])
+@pytest.mark.parametrize("column", [*CINEPILE.columns.values()])
 def test_a_missing_column_is_named(column: str) -> None:
-    message = sentence(lambda: questions.group(table(GOOD).drop(columns=column), "given.parquet"))
+    message = sentence(lambda: questions.clips_of(table(GOOD).drop(columns=column), "given.parquet"))
     assert repr(column) in message and "given.parquet" in message
 
 
@@ -143,13 +144,13 @@ def test_columns_that_cinepile_does_not_have_are_passed_over() -> None:
 
 
 def test_no_rows_are_refused() -> None:
-    message = sentence(lambda: questions.group(table(GOOD).iloc[:0], "given.parquet"))
+    message = sentence(lambda: questions.clips_of(table(GOOD).iloc[:0], "given.parquet"))
     assert "given.parquet has no rows" in message
 
 
 def test_one_row_is_one_clip_with_one_question() -> None:
     (clip,) = clips_of(GOOD)
-    assert (clip.clip_id, clip.film, clip.subtitles) == ("-abcdefghij", "Robin Hood (1991)", GOOD["subtitles"])
+    assert (clip.clip_id, clip.group, clip.subtitles) == ("-abcdefghij", "Robin Hood (1991)", GOOD["subtitles"])
     (question,) = clip.questions
     assert (question.text, question.choices, question.answer) == ("What does he want?", tuple(CHOICES), 2)
     assert question.category == "Narrative and\nPlot Analysis"
@@ -206,8 +207,8 @@ def test_a_clip_of_two_films_is_refused() -> None:
 
 def test_one_name_in_two_years_is_two_films() -> None:
     clips = clips_of(row(clip_id="a", year=1991), row(clip_id="b", year=2010), row(clip_id="c", year=2010))
-    assert [clip.film for clip in clips] == ["Robin Hood (1991)", "Robin Hood (2010)", "Robin Hood (2010)"]
-    first, second = questions.split_films(clips, 0.5, seed=0)
+    assert [clip.group for clip in clips] == ["Robin Hood (1991)", "Robin Hood (2010)", "Robin Hood (2010)"]
+    first, second = groups.split_groups(clips, 0.5, seed=0)
     assert {len(first), len(second)} == {1, 2}
 
 
@@ -248,40 +249,40 @@ def many_clips(films: int, clips_per_film: int = 3) -> list[questions.ClipQuesti
 @pytest.mark.parametrize("seed", range(5))
 def test_a_film_is_wholly_on_one_side_and_no_clip_is_lost(seed: int) -> None:
     clips = many_clips(films=20)
-    train, validation = questions.split_films(clips, 0.25, seed)
-    assert not {clip.film for clip in train} & {clip.film for clip in validation}
-    assert len({clip.film for clip in validation}) == 5
+    train, validation = groups.split_groups(clips, 0.25, seed)
+    assert not {clip.group for clip in train} & {clip.group for clip in validation}
+    assert len({clip.group for clip in validation}) == 5
     assert sorted(clip.clip_id for clip in [*train, *validation]) == sorted(clip.clip_id for clip in clips)
 
 
 def test_each_side_keeps_the_order_of_the_clips() -> None:
     clips = many_clips(films=6)
-    for side in questions.split_films(clips, 0.5, seed=1):
+    for side in groups.split_groups(clips, 0.5, seed=1):
         assert side == [clip for clip in clips if clip in side]
 
 
 def test_a_seed_gives_one_split_and_other_seeds_give_others() -> None:
     clips = many_clips(films=20)
-    assert questions.split_films(clips, 0.25, seed=3) == questions.split_films(clips, 0.25, seed=3)
-    held_out = {frozenset(clip.film for clip in questions.split_films(clips, 0.25, seed)[1]) for seed in range(8)}
+    assert groups.split_groups(clips, 0.25, seed=3) == groups.split_groups(clips, 0.25, seed=3)
+    held_out = {frozenset(clip.group for clip in groups.split_groups(clips, 0.25, seed)[1]) for seed in range(8)}
     assert len(held_out) > 4
 
 
 def test_the_split_does_not_depend_on_the_order_of_the_rows() -> None:
     clips = many_clips(films=20)
-    held_out = [{clip.film for clip in questions.split_films(given, 0.25, 3)[1]} for given in (clips, clips[::-1])]
+    held_out = [{clip.group for clip in groups.split_groups(given, 0.25, 3)[1]} for given in (clips, clips[::-1])]
     assert held_out[0] == held_out[1]
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.999])
 @pytest.mark.parametrize("films", [2, 3, 10])
 def test_each_side_has_at_least_one_film(films: int, fraction: float) -> None:
-    train, validation = questions.split_films(many_clips(films), fraction, seed=0)
+    train, validation = groups.split_groups(many_clips(films), fraction, seed=0)
     assert train and validation
 
 
 def test_one_film_cannot_be_split() -> None:
-    assert "1 film" in sentence(lambda: questions.split_films(clips_of(GOOD), 0.5, seed=0))
+    assert "1 film" in sentence(lambda: groups.split_groups(clips_of(GOOD), 0.5, 0, "film"))
 
 
 SPELLINGS = ["Café  Noir", "CAFÉ NOIR", "Cafe\u0301 Noir ", "Ｃafé noir", " café\u00a0noir"]
@@ -290,16 +291,16 @@ SPELLINGS = ["Café  Noir", "CAFÉ NOIR", "Cafe\u0301 Noir ", "Ｃafé noir", " 
 def test_a_film_is_one_however_it_is_written() -> None:
     spelled = [row(clip_id=f"{n}", movie_name=name) for n, name in enumerate(SPELLINGS)]
     clips = clips_of(*spelled, row(clip_id="other", movie_name="Cafe Noir"), row(clip_id="later", year=2010))
-    assert len({clip.film for clip in clips}) == 3
-    assert {clip.film for clip in clips_of(*spelled[::-1])} == {clips[0].film}
+    assert len({clip.group for clip in clips}) == 3
+    assert {clip.group for clip in clips_of(*spelled[::-1])} == {clips[0].group}
     for seed in range(5):
-        sides = questions.split_films(clips, 0.3, seed)
+        sides = groups.split_groups(clips, 0.3, seed)
         assert not {clip.clip_id for clip in sides[0][:1]} & {clip.clip_id for clip in sides[1]}
         assert any({str(n) for n in range(len(SPELLINGS))} <= {clip.clip_id for clip in side} for side in sides)
     # Also where each clip is told in its own way.
-    told = [dataclasses.replace(clip, film=f"{name} (1991)") for clip, name in zip(clips[:5], SPELLINGS, strict=True)]
+    told = [dataclasses.replace(clip, group=f"{name} (1991)") for clip, name in zip(clips[:5], SPELLINGS, strict=True)]
     for seed in range(5):
-        assert min(map(len, questions.split_films([*told, *clips[5:]], 0.3, seed))) in (1, 2)
+        assert min(map(len, groups.split_groups([*told, *clips[5:]], 0.3, seed))) in (1, 2)
 
 
 def test_one_clip_may_have_its_film_written_in_two_ways() -> None:
@@ -315,8 +316,8 @@ def test_films_that_stand_in_both_splits_are_named_and_counted(
         tmp_path / "questions/train.parquet"
     )
     films = ["ROBIN HOOD  (1991)", "Robin Hood (2010)", "Twice (1991)"]
-    assert questions.shared_films(films, tmp_path, "train") == ["ROBIN HOOD  (1991)"]
+    assert groups.shared_groups(films, tmp_path, "train") == ["ROBIN HOOD  (1991)"]
     assert "ROBIN HOOD" in caplog.text
     caplog.clear()
-    assert questions.shared_films(films[1:], tmp_path, "train") == [] == questions.shared_films(films, tmp_path, "test")
+    assert groups.shared_groups(films[1:], tmp_path, "train") == [] == groups.shared_groups(films, tmp_path, "test")
     assert not caplog.text

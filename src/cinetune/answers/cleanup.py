@@ -11,7 +11,7 @@ from cinetune.answers.folding import without_option_list
 from cinetune.answers.lenient import parse_lenient
 from cinetune.answers.mentions import CONTEXT_CHARS
 from cinetune.answers.reply import reply_of
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import LETTERS
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from cinetune.answers.letters import of, span
 from cinetune.answers.reply import LISTED_OPTION, reply_of
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import LETTERS
 
-# Greek, Cyrillic, Cherokee and Lisu letters that look like A to E; NFKC folds full-width and circled ones.
+# Greek, Cyrillic, Cherokee and Lisu letters that look like Latin ones; NFKC folds full-width and circled ones.
 LOOK_ALIKES = str.maketrans(
-    "ΑΒΕАВСЕасеԁᎪᏴᏟᎠᎬꓮꓐꓚꓓꓰ’‘“”«»—–−✅☑✔❌✘✖§",
-    'ABEABCEacedABCDEABCDE\'\'""""---✓✓✓✗✗✗ ',
+    "ΑΒΕАВСЕасеԁᎪᏴᏟᎠᎬꓮꓐꓚꓓꓰΗНΙІЈᎻᎫꓝꓖꓧꓲꓙ’‘“”«»—–−✅☑✔❌✘✖§",
+    'ABEABCEacedABCDEABCDEHHIIJHJFGHIJ\'\'""""---✓✓✓✗✗✗ ',
 )
 CYRILLIC_OR_GREEK_WORD = re.compile(r"[\u0370-\u03ff\u0400-\u04ff]{2,}")
 THOUGHT = re.compile(r"<think(?:ing)?>[^<]*</think(?:ing)?>", re.IGNORECASE)
@@ -20,24 +21,24 @@ TAG = re.compile(r"</?[a-z_]{2,20}>", re.IGNORECASE)
 LATEX = re.compile(r"\\(?:text|textbf|mathbf|mathrm|rm|bf)\b|\\[()\[\]]")
 JSON_COMMA, JSON_KEY = re.compile(r"(?<=[\"'\d])\s*,\s*(?=[\"']\w+[\"']\s*:)"), re.compile(r"[\"'](\w{1,30})[\"']\s*:")
 EAST_ASIAN = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-BESIDE_EAST_ASIAN = re.compile(rf"(?<={EAST_ASIAN})(?=[A-Ea-e0-9])|(?<=[A-Ea-e0-9])(?={EAST_ASIAN})")
-ANSWERED_AFTER_A = re.compile(r"^A:[ ]*(?=\(?[A-E]\)?\.?$)", re.MULTILINE)
-ASKED_AGAIN = re.compile(r"(\banswer\W{1,4}[A-E]\b[^\n]*)\n\s*(?:question|q)\s*:.*", re.IGNORECASE | re.DOTALL)
-LISTED_TEXT = re.compile(r"^(?:[-•] )?\(?([A-E]) ?[).:] ?(.+)$")
+BESIDE = rf"[{span(LETTERS)}{span(LETTERS).lower()}0-9]"
+BESIDE_EAST_ASIAN = re.compile(rf"(?<={EAST_ASIAN})(?={BESIDE})|(?<={BESIDE})(?={EAST_ASIAN})")
 
 
 def reply_to_read(text: str, choices: Sequence[str]) -> str:
     """The model's own turn in one form, without private reasoning and without an echo of the option list."""
     reply = LATEX.sub(" ", TAG.sub("\n", THOUGHT.sub("\n", reply_of(text))))
     reply = JSON_KEY.sub(r"\1:", JSON_COMMA.sub("\n", reply))
+    own = span(of(choices))
     # A model that does not stop goes on to ask itself.
-    reply = ASKED_AGAIN.sub(r"\1", reply)
-    folded = ANSWERED_AFTER_A.sub("Answer: ", fold(reply))
+    asked_again = rf"(\banswer\W{{1,4}}[{own}]\b[^\n]*)\n\s*(?:question|q)\s*:.*"
+    reply = re.sub(asked_again, r"\1", reply, flags=re.IGNORECASE | re.DOTALL)
+    folded = re.sub(rf"^A:[ ]*(?=\(?[{own}]\)?\.?$)", "Answer: ", fold(reply), flags=re.MULTILINE)
     return _without_echo(folded, choices)
 
 
 def fold(text: str) -> str:
-    """NFKC, look-alikes of A to E outside Greek and Cyrillic words, no markdown, single spaces."""
+    """NFKC, look-alikes of letters outside Greek and Cyrillic words, no markdown, single spaces."""
     folded = unicodedata.normalize("NFKC", text)
     pieces, start = [], 0
     for word in CYRILLIC_OR_GREEK_WORD.finditer(folded):
@@ -60,19 +61,20 @@ def without_option_list(text: str) -> str:
 
 def _without_echo(text: str, choices: Sequence[str]) -> str:
     """Drop an echoed option list; lines that say something else of each option stay."""
-    texts = {letter: _plain(choice) for letter, choice in zip(LETTERS, choices, strict=False)}
+    own = of(choices)
+    texts = {letter: _plain(choice, own) for letter, choice in zip(own, choices, strict=True)}
     lines = text.split("\n")
     letters = []
     for line in lines:
-        found = LISTED_TEXT.match(line)
-        own = texts.get(found[1]) if found else None
-        words = _plain(found[2]) if found else ""
-        letters.append(found[1] if found and own and words == own else "")
+        found = re.match(rf"^(?:[-•] )?\(?([{span(own)}]) ?[).:] ?(.+)$", line)
+        listed = texts.get(found[1]) if found else None
+        words = _plain(found[2], own) if found else ""
+        letters.append(found[1] if found and listed and words == listed else "")
     return _without_runs(lines, letters)
 
 
-def _plain(text: str) -> str:
-    words = re.sub(r"^\(?[A-E][).:] ", "", fold(" ".join(text.split())))
+def _plain(text: str, own: str) -> str:
+    words = re.sub(rf"^\(?[{span(own)}][).:] ", "", fold(" ".join(text.split())))
     return words.strip(" .!?\"'").lower()
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from cinetune.answers import letters
 from cinetune.answers.folding import reply_to_read
 from cinetune.answers.statements import RETRACTION, Force, Statement, read_statements
-from cinetune.task.questions import LETTERS
 
 REFUSAL = re.compile(
     r"\b(?:none|neither|unclear|unknown|unable to|n/a|don't know|impossible to|(?:all|both) of (?:the|them)"
@@ -18,7 +18,6 @@ REFUSAL = re.compile(
     r"|not (?:sure|certain|enough|clear|know|given|mentioned|provided|possible))\b",
     re.IGNORECASE,
 )
-ONLY_LETTERS = re.compile(r"\W*[A-E]{2,5}\W*")
 
 
 def parse_lenient(text: str, choices: Sequence[str]) -> str | None:
@@ -29,7 +28,7 @@ def parse_lenient(text: str, choices: Sequence[str]) -> str | None:
     Time is linear in the length of the text.
     """
     letter = _verdict(read_statements(reply_to_read(text, choices), choices))
-    return letter if letter and letter in LETTERS[: len(choices)] else None
+    return letter if letter and letter in letters.of(choices) else None
 
 
 def is_abstention(text: str, choices: Sequence[str]) -> bool:
@@ -41,8 +40,10 @@ def is_abstention(text: str, choices: Sequence[str]) -> bool:
         return False
     reply = reply_to_read(text, choices)
     named = {statement.letters for statement in read_statements(reply, choices) if statement.is_affirmed}
-    undecided = len(named) > 1 or any(len(letters) > 1 for letters in named)
-    return undecided or bool(ONLY_LETTERS.fullmatch(reply) or REFUSAL.search(reply))
+    undecided = len(named) > 1 or any(len(together) > 1 for together in named)
+    own = letters.of(choices)
+    only_letters = re.fullmatch(rf"\W*[{letters.span(own)}]{{2,{max(2, len(own))}}}\W*", reply)
+    return undecided or bool(only_letters or REFUSAL.search(reply))
 
 
 def _verdict(statements: Sequence[Statement]) -> str | None:
@@ -61,13 +62,13 @@ def _verdict(statements: Sequence[Statement]) -> str | None:
         return None
     strongest = max(min(statement.force, Force.ANSWER) for statement in standing)
     heard = [statement.letters for statement in standing if min(statement.force, Force.ANSWER) == strongest]
-    letters = heard[-1] if strongest == Force.ANSWER else _only(heard)
+    meant = heard[-1] if strongest == Force.ANSWER else _only(heard)
     last = standing[-1]
-    is_open = letters is None or len(letters) > 1
+    is_open = meant is None or len(meant) > 1
     if is_open and last.force >= Force.JUDGED and all(last.letters in earlier for earlier in heard):
-        letters = last.letters  # several were declared together, and a later word chooses among them
-    return letters if letters and len(letters) == 1 else None
+        meant = last.letters  # several were declared together, and a later word chooses among them
+    return meant if meant and len(meant) == 1 else None
 
 
-def _only(letters: Sequence[str]) -> str | None:
-    return letters[0] if len(set(letters)) == 1 else None
+def _only(heard: Sequence[str]) -> str | None:
+    return heard[0] if len(set(heard)) == 1 else None

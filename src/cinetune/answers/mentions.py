@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cinetune.answers import options
+from cinetune.answers.letters import of, readable, span
 from cinetune.answers.words import CLAUSE_END, FRAME, FUNCTION_WORD, NOT_AFTER_ARTICLE, SENTENCE_END
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import LETTERS
 
 CONTEXT_CHARS = 80  # how far around a mention its cue or denial may stand; it also keeps a ramble linear
 
@@ -24,11 +25,9 @@ class Mention:
     is_marked: bool = False
 
 
-# F to H are read too: they are letters that no question has, so that "F" is not passed over for a later letter.
-LETTER = re.compile(
-    r"(?<![\w+.°&])(?<!\b[MD][rs]\. )(?<!\bMrs\. )(?<!\w['-])[A-Ha-e](?![\w+#°&]|'\w|-\w|\.\w\b|\. ?[A-Z]\.(?= ?\w)"
-    r"|(?: to |-)[F-Z]\b)"
-)
+NUMBERS = r"10|[1-9]|one|two|three|four|five|six|seven|eight|nine|ten"
+# "I" is the ninth option only where it is not who speaks.
+PRONOUN_AFTER = re.compile(r" (?!(?:is|isn't|because|since|or|and|but|nor|fits|seems|makes|matches|as)\b)\w")
 INITIAL_BEFORE, NAME_AFTER = re.compile(r"\b[A-Z]\. ?$"), re.compile(r"\. ?[A-Z]\w")
 OPTION_WORD = re.compile(
     r"(?:\bthe )?\b(?:answer )?(?:option|choice|letter|alternative|letra|lettre|lettera|buchstabe|opci[oó]n|opção"
@@ -38,22 +37,13 @@ OPTION_WORD = re.compile(
 )
 OPEN, CLOSE = re.compile(r"[\"'(\[{<]+ ?$"), re.compile(r"[\"')\]}>]+| [)\]}]+")
 NUMBERED = re.compile(
-    r"\b(?:option|choice|alternative|answer)s? (?:no\. ?|number |#)?([1-9]|one|two|three|four|five)\b(?![.,]\d|%)",
+    rf"\b(?:option|choice|alternative|answer)s? (?:no\. ?|number |#)?({NUMBERS})\b(?![.,]\d|%)",
     re.IGNORECASE,
 )
-NUMBER_LABEL = re.compile(r"^\(?([1-5])(?:[).:]|$)", re.MULTILINE)
-ORDINALS = {
-    "first": 1,
-    "1st": 1,
-    "second": 2,
-    "2nd": 2,
-    "third": 3,
-    "3rd": 3,
-    "fourth": 4,
-    "4th": 4,
-    "fifth": 5,
-    "5th": 5,
-}
+NUMBER_LABEL = re.compile(r"^\(?(10|[1-9])(?:[).:]|$)", re.MULTILINE)
+ORDINAL_WORDS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+ORDINALS = {word: place for place, word in enumerate(ORDINAL_WORDS, 1)}
+ORDINALS |= {"1st": 1, "2nd": 2, "3rd": 3} | {f"{place}th": place for place in range(4, 11)}
 ORDINAL_WORD = f"({'|'.join(ORDINALS)}|last)"
 ORDINAL = re.compile(
     rf"\b(?:the )?{ORDINAL_WORD} (?:answer )?(?:option|alternative)\b"
@@ -218,15 +208,15 @@ def _at_place_in_words(text: str, choices: Sequence[str]) -> Iterator[Mention]:
 
 def _by_place(text: str, choices: Sequence[str]) -> Iterator[Mention]:
     """Mentions as "the second option" and "option 2"; where options speak of numbers, "option 2" could mean either."""
-    has_numbers = options.has_numbers(choices)
+    has_numbers, known = options.has_numbers(choices), readable(choices)
     for found in NUMBERED.finditer(text):
         place = int(found[1]) if found[1].isdigit() else options.NUMBER_WORDS.index(found[1].lower())
-        yield Mention(
-            found.start(), found.end(), "" if has_numbers or place > 8 else "ABCDEFGH"[place - 1], False, True
-        )
-    if choices and all(options.LABEL.match(choice.lower()) and choice.strip("( ")[:1].isdigit() for choice in choices):
+        letter = "" if has_numbers or place > len(known) else known[place - 1]
+        yield Mention(found.start(), found.end(), letter, False, True)
+    if options.are_numbered(choices):
         for found in NUMBER_LABEL.finditer(text):
-            yield Mention(found.start(), found.end(), LETTERS[int(found[1]) - 1], False, True)
+            if int(found[1]) <= len(choices):
+                yield Mention(found.start(), found.end(), LETTERS[int(found[1]) - 1], False, True)
     for found in ORDINAL.finditer(text):
         word = (found[1] or found[2]).lower()
         if re.search(
@@ -234,18 +224,25 @@ def _by_place(text: str, choices: Sequence[str]) -> Iterator[Mention]:
         ):
             continue
         place = len(choices) if word == "last" else ORDINALS[word]
-        if 0 < place <= 8:
-            yield Mention(found.start(), found.end(), "ABCDEFGH"[place - 1], False, True)
+        if 0 < place <= len(known):
+            yield Mention(found.start(), found.end(), known[place - 1], False, True)
 
 
 def _by_letter(text: str, choices: Sequence[str]) -> Iterator[Mention]:
-    for found in LETTER.finditer(text):
-        mention = _letter_at(text, found.start())
+    own, known = of(choices), readable(choices)
+    # A letter of a range ("A to F") is none of the options where the range ends beyond them.
+    beyond = f"{chr(ord('A') + len(own))}-Z"
+    pattern = (
+        rf"(?<![\w+.°&])(?<!\b[MD][rs]\. )(?<!\bMrs\. )(?<!\w['-])[{span(known)}{span(own).lower()}]"
+        rf"(?![\w+#°&]|'\w|-\w|\.\w\b|\. ?[A-Z]\.(?= ?\w)|(?: to |-)[{beyond}]\b)"
+    )
+    for found in re.finditer(pattern, text):
+        mention = _letter_at(text, found.start(), own, known)
         if mention:
             yield mention
 
 
-def _letter_at(text: str, start: int) -> Mention | None:
+def _letter_at(text: str, start: int, own: str, known: str) -> Mention | None:
     """The letter at `start` as an option; None where it is an article, an initial or a stray letter."""
     before, after = _sentence_before(text, start), text[start + 1 : start + 1 + CONTEXT_CHARS]
     letter = text[start]
@@ -255,15 +252,17 @@ def _letter_at(text: str, start: int) -> Mention | None:
     opened = OPEN.search(before)
     closed = CLOSE.match(after)
     is_marked = bool(named or (closed and set(closed[0]) & set(")]}>")))
+    if letter in "Ii" and not named and PRONOUN_AFTER.match(after):
+        return None
     if letter in "Aa" and not named and re.match(r" \w", after) and not NOT_AFTER_ARTICLE.match(after):
         return None
-    if not (is_marked or _is_expected(letter, before, after)):
+    if not (is_marked or _is_expected(letter, before, after, own, known)):
         return None
     first = start - len(named[0]) if named else start - len(opened[0]) if opened else start
     return Mention(first, start + 1 + (len(closed[0]) if closed else 0), letter.upper(), False, is_marked)
 
 
-def _is_expected(letter: str, before: str, after: str) -> bool:
+def _is_expected(letter: str, before: str, after: str, own: str, known: str) -> bool:
     """Is this a place where an option's letter stands, rather than "Vitamin C" or "Agent B"?"""
     clause = CLAUSE_END.split(before)[-1]
     opens = not re.search(r"\w", clause)
@@ -282,10 +281,10 @@ def _is_expected(letter: str, before: str, after: str) -> bool:
             and not (word and len(word[1]) == 1 and word[1].isascii())
             and (not opens or not re.search(r"\w", before))
         )
-    if word and len(word[1]) == 1 and word[1] in "ABCDEFGH":
+    if word and len(word[1]) == 1 and word[1] in known:
         return True
     return framed or bool(
-        re.match(r"(?:,? (?:and/or|or|and|nor|vs\.?) | ?[,/&] ?)[A-E](?![\w'])", after) and len(before) < 30
+        re.match(rf"(?:,? (?:and/or|or|and|nor|vs\.?) | ?[,/&] ?)[{span(own)}](?![\w'])", after) and len(before) < 30
     )
 
 

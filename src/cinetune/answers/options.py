@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from cinetune.answers.folding import fold
-from cinetune.task.questions import LETTERS
+from cinetune.answers.letters import of, readable, span
+from cinetune.task.description import LETTERS
 
 NUMBER_WORDS = (
     "zero",
@@ -26,7 +27,7 @@ NUMBER_WORDS = (
 )
 ARTICLE = re.compile(r"\b(?:the|an?) (?=\S)")
 LEADING_ARTICLE = re.compile(r"^(?:the|an?) ")
-LABEL = re.compile(r"^\(?(?:option )?([a-e]|[1-5])[).:] ?(?=\S)")
+LABEL = re.compile(rf"^\(?(?:option )?([{span(LETTERS).lower()}]|10|[1-9])[).:] ?(?=\S)")
 SUBJECT = re.compile(r"^(?:because )?(?:(?:he|she|they|it) )?(?=\S+ \S+ \S)")
 CONTRACTIONS = (
     (re.compile(r"\b(he|she|it|that|there|who) (?:is|has)\b"), r"\1's"),
@@ -42,11 +43,27 @@ PLACE = re.compile(r"^(?:in|on|at) (?=\S)")
 
 def option_texts(choices: Sequence[str]) -> list[str]:
     """Each option in one form and lower case, without a label of its own ("B) blue")."""
-    texts = [" ".join(fold(choice).split()).lower() for choice in choices[: len(LETTERS)]]
-    labels = [found[1] if (found := LABEL.match(text)) else "" for text in texts]
-    if labels in (list("abcde")[: len(texts)], list("12345")[: len(texts)]):
+    texts = _folded(choices)
+    if _labels(texts) in (list(of(choices).lower()), _numbers(choices)):
         texts = [LABEL.sub("", text) for text in texts]
     return [text.strip(" .!?\"'") for text in texts]
+
+
+def are_numbered(choices: Sequence[str]) -> bool:
+    """Do the options bring numbers of their own ("2) blue")?"""
+    return _labels(_folded(choices)) == _numbers(choices)
+
+
+def _folded(choices: Sequence[str]) -> list[str]:
+    return [" ".join(fold(choice).split()).lower() for choice in choices]
+
+
+def _labels(texts: Sequence[str]) -> list[str]:
+    return [found[1] if (found := LABEL.match(text)) else "" for text in texts]
+
+
+def _numbers(choices: Sequence[str]) -> list[str]:
+    return [str(number) for number in range(1, len(choices) + 1)]
 
 
 def is_number(word: str) -> bool:
@@ -75,7 +92,8 @@ def wordings(choices: Sequence[str]) -> dict[str, set[str]]:
         if form not in found:
             found[form] = letters
     # A text that is itself a letter of the alphabet's start cannot be told from the letter.
-    return {form: letters for form, letters in found.items() if form and not re.fullmatch(r"[a-h]|\W+", form)}
+    unclear = rf"[{span(readable(choices)).lower()}]|\W+"
+    return {form: letters for form, letters in found.items() if form and not re.fullmatch(unclear, form)}
 
 
 def _loose_forms(text: str) -> set[str]:

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
+from cinetune.answers.letters import span
 from cinetune.task import prompts
+from cinetune.task.description import CINEPILE, INSTRUCTION, LETTERS, SILENT_INSTRUCTION
 
 SPECIAL_TOKENS = re.compile(r"<s>|<pad>|<unk>|<video>|<image>|<\|[^|<>\s]{1,40}\|>|\[/?INST\]", re.IGNORECASE)
 END_OF_TEXT = re.compile(r"</s>|<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>", re.IGNORECASE)
@@ -21,12 +23,13 @@ BEGINNING = re.compile(
     r"^[^\w\n]*(?:question(?: \d+)?[ \t]*:|(?:subtitles|frames)[ \t]*:[^\w\n]*$)", re.IGNORECASE | re.MULTILINE
 )
 QUESTION = re.compile(r"\bQuestion(?: \d+)?[ \t]*:")
-INSTRUCTION = prompts.INSTRUCTION.removeprefix("USER: ").partition(",")[0]
+# How the instructions begin that come with this project.
+INSTRUCTIONS = tuple(told.partition(",")[0] for told in (CINEPILE.told, INSTRUCTION, SILENT_INSTRUCTION))
 REMINDERS = (prompts.REMINDER, prompts.OPEN_REMINDER)
-LITERAL = re.compile("|".join(map(re.escape, (INSTRUCTION, *REMINDERS))))
+LITERAL = re.compile("|".join(map(re.escape, (*INSTRUCTIONS, *REMINDERS))))
 # What shows that a question in the middle of a line is one of the template's.
 ASKED = (*REMINDERS, prompts.ROLE, "- A)", "\nA)")
-LISTED_OPTION = re.compile(r"^[ \t]*(?:[-•*][ \t]*)?\(?([A-E])[ \t]*[).:][ \t]*\S")
+LISTED_OPTION = re.compile(rf"^[ \t]*(?:[-•*][ \t]*)?\(?([{span(LETTERS)}])[ \t]*[).:][ \t]*\S")
 PREAMBLE = re.compile(
     r"\W*(?:sure|ok(?:ay)?|certainly|of course|here(?:'s| is| are)\b[^\n]*|let(?:'s| me| us)\b[^\n]*)\W*", re.I
 )

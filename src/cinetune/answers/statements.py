@@ -11,7 +11,6 @@ from cinetune.answers import cues
 from cinetune.answers.mentions import CONTEXT_CHARS, Mention, find_mentions
 from cinetune.answers.options import is_number
 from cinetune.answers.words import CLAUSE_END, NEGATION, NO_DOUBT, SENTENCE_END
-from cinetune.task.questions import LETTERS
 
 
 class Force(IntEnum):
@@ -42,7 +41,7 @@ MARK = "§"  # stands for a mention in the text that cues are looked for in; fol
 
 def read_statements(text: str, choices: Sequence[str]) -> list[Statement]:
     """Every statement in order. Time is linear in the text: each mention is read within CONTEXT_CHARS."""
-    groups = _grouped(text, find_mentions(text, choices))
+    groups = _grouped(text, find_mentions(text, choices), len(choices))
     pieces, places, end, length = [], [], 0, 0
     for group in groups:
         pieces += [text[end : group[0].start], MARK]
@@ -68,18 +67,18 @@ def _answers_question(marked: str, start: int) -> bool:
     return bool(re.search(r"\?\s*$", marked[max(0, start - 5) : start]))
 
 
-def _grouped(text: str, mentions: Sequence[Mention]) -> list[list[Mention]]:
-    """Mentions that are said together: "A or B", "B) the option's text"."""
+def _grouped(text: str, mentions: Sequence[Mention], count: int) -> list[list[Mention]]:
+    """Mentions that are said together: "A or B", "B) the option's text"; count: of options."""
     groups: list[list[Mention]] = []
     for mention in mentions:
-        if groups and _belong_together(text, groups[-1], mention):
+        if groups and _belong_together(text, groups[-1], mention, count):
             groups[-1].append(mention)
         else:
             groups.append([mention])
     return groups
 
 
-def _belong_together(text: str, group: Sequence[Mention], right: Mention) -> bool:
+def _belong_together(text: str, group: Sequence[Mention], right: Mention, count: int) -> bool:
     left = group[-1]
     gap = text[left.end : right.start]
     if len(gap) > CONTEXT_CHARS or "\n" in gap:
@@ -105,7 +104,7 @@ def _belong_together(text: str, group: Sequence[Mention], right: Mention) -> boo
         is_contrast = len(group) == 1 and bool(cues.CONTRASTED.search(before)) and not cues.JOINED_ON.match(after)
         listed = text[max(group[0].start, left.start - CONTEXT_CHARS) : left.start]
         is_complete = bool(cues.LISTED.search(listed))
-        is_again = is_complete or right.letter in {mention.letter for mention in group[-len(LETTERS) :]}
+        is_again = is_complete or right.letter in {mention.letter for mention in group[-count:]}
         return gap.strip() != "," or not (is_contrast or is_again)
     if cues.CONTRASTED.search(text[max(0, group[0].start - 14) : group[0].start]):
         return False

@@ -6,10 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 
+from cinetune.answers import letters
 from cinetune.answers.reply import without_invented_turns
-from cinetune.task.questions import LETTERS
-
-PUBLISHED_ANSWER = re.compile(r"answer:\s*([a-e])", re.IGNORECASE)
+from cinetune.task.description import LETTERS
 
 
 def parse_strict(text: str, choices: Sequence[str], gold_index: int | None = None) -> str | None:
@@ -22,18 +21,18 @@ def parse_strict(text: str, choices: Sequence[str], gold_index: int | None = Non
     here, `parse_strict(...) == gold` is that rule exactly; where two options share a text, `gold_index` (0-based)
     says which one the rule looks at.
     """
-    reply = without_invented_turns(text).replace("*", "").strip()
-    if len(reply) == 1 and reply.upper() in LETTERS[: len(choices)]:
+    reply, own = without_invented_turns(text).replace("*", "").strip(), letters.of(choices)
+    if len(reply) == 1 and reply.upper() in own:
         return reply.upper()
-    found = PUBLISHED_ANSWER.search(reply)
+    found = re.search(rf"answer:\s*([{letters.span(own)}])", reply, re.IGNORECASE)
     if found:
         index = LETTERS.index(found[1].upper())
         rest = reply[found.end() :].removeprefix(")").removeprefix(".").lstrip()
         words = rest.partition("\n")[0].strip().lower()
-        if index < len(choices) and words in ("", choices[index].lower()):
+        if words in ("", choices[index].lower()):
             return LETTERS[index]
         return None
-    same = [index for index, choice in enumerate(choices[: len(LETTERS)]) if choice.lower() == reply.lower()]
+    same = [index for index, choice in enumerate(choices) if choice.lower() == reply.lower()]
     if gold_index in same:
         return LETTERS[gold_index]
     return LETTERS[same[0]] if same and reply else None

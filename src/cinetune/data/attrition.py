@@ -9,7 +9,7 @@ from typing import Any
 from cinetune.data.intake import ClipRequest, Intake
 from cinetune.data.manifest import ClipRecord
 from cinetune.data.sources.rows import SPLITS
-from cinetune.task.questions import film_key
+from cinetune.task.groups import group_key
 
 
 def report(intake: Intake, chosen: Iterable[ClipRequest], records: dict[str, ClipRecord]) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def report(intake: Intake, chosen: Iterable[ClipRequest], records: dict[str, Cli
             kind = "ok" if status.get(clip.clip_id) == "ok" else "lost"
             by_film.setdefault(clip.film, Counter(ok=0, lost=0))[kind] += 1
         films[split] = {film: dict(count) for film, count in sorted(by_film.items())}
-    tested = {film_key(film) for film in films["test"]}
-    shared_films = sorted(film for film in films["train"] if film_key(film) in tested)
+    tested = {group_key(film) for film in films["test"]}
+    shared_films = sorted(film for film in films["train"] if group_key(film) in tested)
     shared_clips = sorted(wanted & set(intake.clips["train"]) & set(intake.clips["test"]))
     return {
         "rows": intake.num_rows,

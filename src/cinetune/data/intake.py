@@ -23,19 +23,21 @@ from cinetune.data.sources.formats import BATCH_ROWS, LISTS, NUMBERS, Row
 from cinetune.data.sources.rows import SPLITS, rows_of
 from cinetune.errors import InputError
 from cinetune.files import writing
-from cinetune.task import clip_ids, questions
+from cinetune.task import checks, clip_ids
+from cinetune.task.description import CINEPILE
+from cinetune.task.groups import group_key
 
 # What an address may carry beside the place: names and keys, which must not end up in a list of reasons.
 MAX_REJECTED_SHOWN = 5
 MAX_REASON_CHARS = 300
 SECRETS = re.compile(r"(://(?=[^/\s]*@)|[?&](?!v=|list=)[\w.~-]+=)[^&@\s'\"]+")
 # CinePile's category names hold a line break, which other programs write as CRLF, a blank or its escape.
-CATEGORIES = {" ".join(name.split()).casefold(): name for name in questions.CATEGORIES}
+CATEGORIES = {" ".join(name.split()).casefold(): name for name in CINEPILE.shorts}
 BREAKS = re.compile(r"(?:\s|\\r|\\n|_x000D_)+")
 SCHEMA = pa.schema(
     [
         (name, pa.int64() if name in NUMBERS else pa.list_(pa.string()) if name in LISTS else pa.string())
-        for name in (*questions.COLUMNS, "clip_id")
+        for name in CINEPILE.columns.values()
     ]
 )
 
@@ -204,7 +206,7 @@ def _take(row: Row, number: int, poll: _Poll) -> dict[str, Any] | None:
     link, clip_id = _link(row["yt_clip_link" if is_question else "url"], row, poll.root)
     kept = _question(row, clip_id) if is_question else None
     film = _film(kept, row)
-    vote = _Vote(clip_id, link, questions.film_key(film))
+    vote = _Vote(clip_id, link, group_key(film))
     if kept is None:
         poll.titles.setdefault(vote, row["title"])
     else:
@@ -238,7 +240,7 @@ def _link(address: object, row: Mapping[str, Any], root: Path | None) -> tuple[l
 def _film(kept: Mapping[str, Any] | None, row: Mapping[str, Any]) -> str:
     if kept is not None:
         return f"{kept['movie_name']} ({kept['year']})"
-    reason = questions.check_text("title", row["title"])
+    reason = checks.check_text("title", row["title"])
     if reason:
         raise InputError(reason)
     _check_encodable("title", row["title"])
@@ -247,10 +249,10 @@ def _film(kept: Mapping[str, Any] | None, row: Mapping[str, Any]) -> str:
 
 def _question(row: Mapping[str, Any], clip_id: str) -> dict[str, Any]:
     row = {**row, "question_category": _category(row["question_category"])}
-    reason = questions.check_row({**row, "clip_id": clip_id})
+    reason = checks.check_row({**row, "clip_id": clip_id})
     if reason:
         raise InputError(reason)
-    kept = {name: row[name] for name in questions.COLUMNS} | {"clip_id": clip_id}
+    kept = {name: clip_id if name == "clip_id" else row[name] for name in CINEPILE.columns.values()}
     kept |= {name: int(row[name]) for name in NUMBERS}
     kept |= {"hard_split": _switch(row["hard_split"]), "visual_reliance": _switch(row["visual_reliance"])}
     kept |= {name: "" if row[name] is None else row[name] for name in ("yt_clip_title", "movie_scene")}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cinetune.errors import InputError
-from cinetune.task.questions import film_key
+from cinetune.task.groups import group_key
 
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}", re.ASCII)
 # And every host below them: www, m, music, gaming.
@@ -121,7 +121,7 @@ class Film(NamedTuple):
     @property
     def key(self) -> Film:
         """The same for every spelling."""
-        return Film(film_key(self.name), self.year)
+        return Film(group_key(self.name), self.year)
 
 
 def film_of(title: str) -> Film:
@@ -143,7 +143,7 @@ def films_of(titles: Sequence[str]) -> list[str]:
         dated.setdefault(film.name, []).extend([film] if film.year else [])
     # Of a film's spellings the most frequent one.
     spelled = {film.key: film for film, _ in sorted(Counter(films).items(), key=lambda item: (item[1], item[0]))}
-    found = (_corrected(film_key(title), film.key, counts, dated) for title, film in zip(titles, films, strict=True))
+    found = (_corrected(group_key(title), film.key, counts, dated) for title, film in zip(titles, films, strict=True))
     # What was corrected may itself be written in several ways.
     return [str(spelled[_corrected("", film, counts, dated)]) for film in found]
 

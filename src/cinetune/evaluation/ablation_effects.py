@@ -11,6 +11,8 @@ from cinetune.evaluation.ablations import PLAIN, ROTATIONS
 from cinetune.evaluation.metrics import SCORERS
 from cinetune.evaluation.paired import adjust, agreement_of_rotations, compare
 from cinetune.params import Params
+from cinetune.task import description
+from cinetune.task.description import CINEPILE, Task
 
 SCORER = "logit"
 
@@ -21,6 +23,7 @@ def measure(
     bootstrap_samples: int,
     seed: int,
     resample: str,
+    task: Task = CINEPILE,
 ) -> dict[str, Any]:
     """ablations.json: predictions and metrics.json by ablation, the plain ones among them, as drops.
 
@@ -30,7 +33,7 @@ def measure(
     drops = {
         name: {
             "accuracy": summaries[name]["scorers"][SCORER]["overall"],
-            "drop": compare(tables[PLAIN], table, SCORER, bootstrap_samples, seed, resample),
+            "drop": compare(tables[PLAIN], table, SCORER, bootstrap_samples, seed, resample, task),
         }
         for name, table in tables.items()
         if name != PLAIN
@@ -40,19 +43,20 @@ def measure(
     return {
         **{key: plain[key] for key in ("model", "dataset", "split")},
         "scorer": SCORER,
-        "resampled": resample,
+        "resampled": plain["resampled"],
         "plain": plain["scorers"][SCORER]["overall"],
         "ablations": drops,
-        "rotations": {scorer: agreement_of_rotations(rotated, scorer) for scorer in SCORERS}
+        "rotations": {scorer: agreement_of_rotations(rotated, scorer, task) for scorer in SCORERS}
         if len(rotated) > 1
         else None,
+        "task": task.to_dict(),
     }
 
 
 def measure_for(params: Params, tables: Mapping[str, pd.DataFrame], summaries: Mapping[str, Any]) -> dict[str, Any]:
     """`measure` with the statistics that the params name."""
-    chosen = params.evaluate
-    return measure(tables, summaries, chosen.bootstrap_samples, chosen.seed, chosen.resample)
+    chosen, task = params.evaluate, description.of_folder(params.data.root)
+    return measure(tables, summaries, chosen.bootstrap_samples, chosen.seed, chosen.resample, task)
 
 
 def mlflow_metrics(measured: Mapping[str, Any]) -> dict[str, float | None]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cinetune.errors import InputError
 from cinetune.params import PARAMS, Ablation, EvaluateParams
+from cinetune.task.description import CINEPILE, Task
 
 T = TypeVar("T")
 
@@ -22,26 +23,38 @@ ABLATIONS: tuple[str, ...] = get_args(Ablation)
 ROTATIONS = tuple(name for name in ABLATIONS if name.startswith("rotation_"))
 
 
-def read_names(text: str) -> tuple[str, ...]:
+def of_task(task: Task) -> tuple[str, ...]:
+    """Those that change something: with four options there are three ways to move them on, and without words none."""
+    most = [name for name in ABLATIONS if rotation_of(name) < task.max_choices]
+    return tuple(name for name in most if task.subtitles or name not in ("no_subtitles", "no_frames"))
+
+
+def read_names(text: str, task: Task = CINEPILE) -> tuple[str, ...]:
     """The ablations that `none`, `all` or names between commas or spaces stand for, in ABLATIONS' order."""
     words = text.replace(",", " ").split()
     if words in ([], [PLAIN]):
         return ()
+    choices = of_task(task)[1:]
     if words == ["all"]:
-        return ABLATIONS[1:]
-    unknown = [word for word in words if word not in ABLATIONS[1:]]
+        return choices
+    unknown = [word for word in words if word not in choices]
     if unknown:
-        known = ", ".join(ABLATIONS[1:])
+        known = ", ".join(choices)
         raise InputError(f"evaluate.ablations names {unknown[0]!r}: write none, all, or some of {known}.")
     return tuple(name for name in ABLATIONS if name in words)
 
 
-def names_of(chosen: EvaluateParams, is_pipeline: bool = False) -> tuple[str, ...]:
+def names_of(chosen: EvaluateParams, is_pipeline: bool = False, task: Task = CINEPILE) -> tuple[str, ...]:
     """What one run evaluates, the one that gives the run its metrics first.
 
     Raises InputError for another model or an ablation in the pipeline, and for an ablation beside a list of them.
     """
-    others = read_names(chosen.ablations)
+    others = read_names(chosen.ablations, task)
+    if chosen.ablation not in of_task(task):
+        known = ", ".join(of_task(task))
+        raise InputError(
+            f"evaluate.ablation={chosen.ablation!r} changes nothing in these questions: choose from {known}."
+        )
     if is_pipeline and chosen.model not in PIPELINE_MODELS:
         raise InputError(f"evaluate: --pipeline needs --model {' or --model '.join(PIPELINE_MODELS)}.")
     if is_pipeline and (chosen.ablation != PLAIN or others):
@@ -87,6 +100,7 @@ def rotation_of(ablation: str) -> int:
 
 
 def rotate(choices: Sequence[T], places: int) -> tuple[T, ...]:
+    places = places % len(choices) if choices else 0
     return (*choices[places:], *choices[:places])
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from cinetune.artifacts import Evaluation
 from cinetune.errors import InputError
-from cinetune.evaluation.metrics import SCORERS, scored
+from cinetune.evaluation.metrics import CLIPS, SCORERS, scored
 from cinetune.evaluation.paired import compare, paired
 
 ALLOWABLE = ("dataset", "split", "questions", "scorer")
@@ -80,7 +80,7 @@ def _differences(one: Evaluation, other: Evaluation, scorer: str) -> list[tuple[
 def _has_replies(evaluation: Evaluation, scorer: str) -> bool:
     """Probabilities for `logit`, words for the others; words that cannot be read are replies too, and wrong ones."""
     if scorer == "logit":
-        return bool(scored(evaluation.predictions)[scorer].notna().any())
+        return bool(scored(evaluation.predictions, evaluation.task)[scorer].notna().any())
     return bool(evaluation.predictions["raw"].fillna("").str.strip().ne("").any())
 
 
@@ -89,7 +89,7 @@ def disagreements(a: Evaluation, b: Evaluation, scorer: str) -> pd.DataFrame:
 
     `a` is the model, `b` its baseline.
     """
-    pairs = paired(scored(a.predictions), scored(b.predictions), scorer)
+    pairs = paired(scored(a.predictions, a.task), scored(b.predictions, b.task), scorer, a.task)
     letters = pairs["letter_a"].fillna("") != pairs["letter_b"].fillna("")
     right_a, right_b = pairs["is_right_a"], pairs["is_right_b"]
     verdict = pd.Series("", index=pairs.index, dtype=object)
@@ -119,7 +119,7 @@ def measure(
     first = evaluations[0]
 
     def difference(other: Evaluation, chosen: str) -> dict[str, Any]:
-        return compare(other.predictions, first.predictions, chosen, bootstrap_samples, seed, resample)
+        return compare(other.predictions, first.predictions, chosen, bootstrap_samples, seed, resample, first.task)
 
     by_scorer = {
         other.name: {
@@ -131,7 +131,7 @@ def measure(
     }
     return {
         "scorer": scorer,
-        "resampled": resample,
+        "resampled": CLIPS if resample == CLIPS else first.task.groups,
         "against": first.name,
         "models": {
             evaluation.name: {

@@ -1,7 +1,7 @@
 """Accuracies with their counts and clustered intervals, paired tests, calibration, agreement.
 
 Fractions everywhere; intervals are 95 %. Questions about one clip are not independent of each other, so it is
-clips (or whole films) that are the sample, never questions. Nothing depends on the order of the rows.
+clips (or whole groups) that are the sample, never questions. Nothing depends on the order of the rows.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cinetune.errors import InputError
+from cinetune.evaluation.predictions import NUM_CHOICES
 from cinetune.evaluation.published import published_average
 from cinetune.evaluation.statistics import (
     accuracy,
@@ -21,23 +22,27 @@ from cinetune.evaluation.statistics import (
     expected_calibration_error,
 )
 from cinetune.params import Params
-from cinetune.task.questions import CATEGORIES, LETTERS, film_key, films_of
+from cinetune.task import description
+from cinetune.task.description import CINEPILE, Task
+from cinetune.task.groups import group_key, groups_of
 
-CATEGORY_TITLES: dict[str, str] = {short: " ".join(full.split()) for full, short in CATEGORIES.items()}
 SCORERS = ("strict", "lenient", "logit")
 # A choice among letters that together have less probability than this says little of the model's own answer.
 SLIGHT_MASS = 0.01
-# What is drawn in a resampling, and the column that names it.
-CLUSTERS = {"clips": "clip_id", "films": "film"}
+CLIPS = "clips"
 CALIBRATION_BINS = 10
+SLICES = {"hard_split": ("True", "False"), "visual_reliance": ("0", "1")}
+NAMED_SLICES = {"hard": ("hard_split", "True"), "needs_picture": ("visual_reliance", "1")}
 
 
-def scored(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The rows that count, by question_id, with their category's short key in `category`.
+def scored(predictions: pd.DataFrame, task: Task = CINEPILE) -> pd.DataFrame:
+    """The rows that count, by question_id, with their category's short key in `category`; open questions are left out.
 
     Raises InputError for a missing column, a question twice, an unknown category or a gold letter left out.
     """
-    required = ["question_id", "clip_id", "category", "hard_split", "visual_reliance", "gold", "status", *SCORERS]
+    slices = [name for name in SLICES if task.column(name)]
+    categories = ["category"] if task.categories else []
+    required = ["question_id", "clip_id", *categories, *slices, "gold", "status", *SCORERS]
     missing = [name for name in required if name not in predictions.columns]
     if missing:
         raise InputError(f"predictions have no column {missing[0]!r}: rerun `evaluate`.")
@@ -45,15 +50,31 @@ def scored(predictions: pd.DataFrame) -> pd.DataFrame:
     if len(twice):
         raise InputError(f"question {twice.iloc[0]!r} is predicted twice: remove one of the rows.")
     rows = predictions[predictions["status"] == "ok"].sort_values("question_id", ignore_index=True)
-    unknown = sorted(set(rows["category"].astype(str)) - set(CATEGORIES))
+    rows = rows[num_choices(rows, task) > 0].reset_index(drop=True)
+    unknown = sorted(set(rows["category"].astype(str)) - set(task.shorts)) if categories else []
     if unknown:
-        known = ", ".join(repr(name) for name in CATEGORIES)
+        known = ", ".join(repr(name) for name in task.shorts)
         raise InputError(f"question category {unknown[0]!r} is not known: choose from {known}.")
     if rows["gold"].isna().any():
         question = rows.loc[rows["gold"].isna(), "question_id"].iloc[0]
         raise InputError(f"question {question!r} has no gold letter: it cannot be scored.")
-    rows["category"] = rows["category"].map(CATEGORIES)
-    return rows
+    return rows.assign(category=rows["category"].map(task.shorts) if categories else "")
+
+
+def num_choices(rows: pd.DataFrame, task: Task) -> np.ndarray:
+    """How many options each question [n] has; 0 for an open one."""
+    if not task.counts_choices:
+        return np.full(len(rows), task.max_choices)
+    if NUM_CHOICES not in rows.columns:
+        raise InputError(f"predictions have no column {NUM_CHOICES!r}: rerun `evaluate`.")
+    return rows[NUM_CHOICES].to_numpy(dtype=int)
+
+
+def chance(rows: pd.DataFrame, task: Task) -> float | None:
+    """The share of questions that a guess gets right; None without questions."""
+    if not task.counts_choices:
+        return 1 / task.max_choices
+    return float((1 / num_choices(rows, task)).mean()) if len(rows) else None
 
 
 def is_correct(rows: pd.DataFrame, scorer: str) -> np.ndarray:
@@ -71,17 +92,20 @@ def summarise(
     seed: int,
     resample: str = "clips",
     published_average: float | None = None,
-    training_films: Collection[str] = (),
+    training_groups: Collection[str] = (),
+    task: Task = CINEPILE,
 ) -> dict[str, Any]:
     """What metrics.json holds: per scorer the accuracies with their parts, what was missing, calibration.
 
     `predictions` has one row a question; rows whose status is not "ok" are counted and listed as missing and not
     scored. `published_average` (a fraction) is what the missing ones might have scored, where that is known.
-    `training_films`: keys of films (`questions.film_key`) that a model may have been trained on.
+    `training_groups`: keys of groups (`groups.group_key`) that a model may have been trained on. `resample`: what the
+    intervals are over, clips or groups.
     """
-    rows = scored(predictions)
+    rows = scored(predictions, task)
     skipped = predictions[predictions["status"] != "ok"]
-    clusters = cluster_names(rows, resample)
+    resampled = CLIPS if resample == CLIPS else task.groups
+    clusters = cluster_names(rows, resampled, task)
 
     def score(correct: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
         return accuracy(correct[chosen], clusters[chosen])
@@ -90,14 +114,14 @@ def summarise(
         correct = is_correct(rows, name)
         parts = {
             part: {value: score(correct, chosen) for value, chosen in masks.items()}
-            for part, masks in _parts(rows, training_films).items()
+            for part, masks in _parts(rows, training_groups, task).items()
         }
         return {
             "overall": score(correct, np.ones(len(rows), dtype=bool)),
             "unparsed": int(rows[name].isna().sum()),
             **parts,
-            "letters": letter_counts(rows, name, LETTERS),
-            "confusion": confusion(rows, name),
+            "letters": letter_counts(rows, name, task.letters),
+            "confusion": confusion(rows, name, task),
             "bounds": bounds(int(correct.sum()), len(rows), len(skipped), published_average),
         }
 
@@ -114,10 +138,12 @@ def summarise(
         "clips_missing": int(skipped["clip_id"].nunique()),
         "questions_missing": len(skipped),
         "missing": _missing(skipped),
-        "resampled": resample,
-        "gold_letters": letter_counts(rows, "gold", LETTERS),
+        "resampled": resampled,
+        "gold_letters": letter_counts(rows, "gold", task.letters),
         "letter_mass": _letter_mass(rows),
-        "calibration": _calibration_summary(rows, resample, bootstrap_samples, seed),
+        "calibration": _calibration_summary(rows, resampled, bootstrap_samples, seed, task),
+        "chance": chance(rows, task),
+        "task": task.to_dict(),
     }
 
 
@@ -129,25 +155,25 @@ def _letter_mass(rows: pd.DataFrame) -> dict[str, Any] | None:
     return {"n": len(known), "median": float(known.median()), "below_limit": float((known < SLIGHT_MASS).mean())}
 
 
-def cluster_names(rows: pd.DataFrame, resample: str) -> np.ndarray:
-    name = CLUSTERS[resample]
+def cluster_names(rows: pd.DataFrame, resample: str, task: Task = CINEPILE) -> np.ndarray:
+    """The clip, or the group, of each row."""
+    name = "clip_id" if resample == CLIPS else task.group
     if name not in rows.columns:
         raise InputError(f"predictions have no column {name!r}: rerun `evaluate`, or resample clips.")
     return rows[name].astype(str).to_numpy()
 
 
-def _parts(rows: pd.DataFrame, training_films: Collection[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Which rows make up each part of each breakdown; genre, decade and overlap of films where the rows have them."""
-    reliance = rows["visual_reliance"].astype(str)
-    by_reliance = {value: reliance == value for value in ("0", "1")}
-    is_unknown = ~reliance.isin(list(by_reliance))
-    parts = {
-        "categories": {short: rows["category"] == short for short in CATEGORY_TITLES},
-        "hard_split": {value: rows["hard_split"].astype(str) == value for value in ("True", "False")},
-        "visual_reliance": by_reliance | ({"unknown": is_unknown} if is_unknown.any() else {}),
-        "genre": {},
-        "decade": {},
-    }
+def _parts(rows: pd.DataFrame, training_groups: Collection[str], task: Task) -> dict[str, dict[str, np.ndarray]]:
+    """Which rows make up each part of each breakdown; slices and overlap of groups where the rows have them."""
+    parts = {"categories": {short: rows["category"] == short for short in task.categories}}
+    for name, values in SLICES.items():
+        if task.column(name):
+            own = rows[name].astype(str)
+            parts[name] = {value: own == value for value in values}
+    if "visual_reliance" in parts:
+        is_unknown = ~rows["visual_reliance"].astype(str).isin(SLICES["visual_reliance"])
+        parts["visual_reliance"] |= {"unknown": is_unknown} if is_unknown.any() else {}
+    parts |= {"genre": {}, "decade": {}}
     if "genres" in rows.columns:
         # A film of two genres counts in both.
         genres = rows["genres"].fillna("").astype(str).str.split("|")
@@ -156,9 +182,9 @@ def _parts(rows: pd.DataFrame, training_films: Collection[str]) -> dict[str, dic
     if "year" in rows.columns:
         decades = rows["year"].map(lambda year: "" if pd.isna(year) else f"{int(year) // 10 * 10}s")
         parts["decade"] = {name: decades == name for name in sorted(set(decades) - {""})}
-    if "film" in rows.columns:
-        seen = rows["film"].astype(str).map(film_key).isin(list(training_films))
-        parts |= {"film_overlap": {"seen": seen, "unseen": ~seen}} if seen.any() else {}
+    if task.group in rows.columns:
+        seen = rows[task.group].astype(str).map(group_key).isin(list(training_groups))
+        parts |= {f"{task.group}_overlap": {"seen": seen, "unseen": ~seen}} if seen.any() else {}
     return {
         part: {value: chosen.to_numpy(dtype=bool) for value, chosen in masks.items()} for part, masks in parts.items()
     }
@@ -186,28 +212,23 @@ def bounds(correct: int, n: int, missing: int, published_average: float | None) 
     }
 
 
-def confusion(rows: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
+def confusion(rows: pd.DataFrame, column: str, task: Task = CINEPILE) -> dict[str, dict[str, int]]:
     """How often each letter was chosen where each was right: gold letter -> `letter_counts`."""
-    return {gold: letter_counts(rows[rows["gold"] == gold], column, LETTERS) for gold in LETTERS}
+    return {gold: letter_counts(rows[rows["gold"] == gold], column, task.letters) for gold in task.letters}
 
 
-def confidences(rows: pd.DataFrame, resample: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The likeliest letter's share, whether it is right, and the clip or film, of the rows that have probabilities."""
-    known = _has_probabilities(rows)
-    likeliest = _shares(rows).max(axis=1).to_numpy()
-    return likeliest[known], is_correct(rows, "logit")[known], cluster_names(rows, resample)[known]
+def confidences(rows: pd.DataFrame, resample: str, task: Task = CINEPILE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The likeliest letter's share, whether it is right, and the clip or group, of the rows that have probabilities."""
+    shares = rows.reindex(columns=[f"p_{letter}" for letter in task.letters]).astype(float)
+    known = shares.notna().sum(axis=1).to_numpy() == num_choices(rows, task)
+    likeliest = shares.max(axis=1).to_numpy()
+    return likeliest[known], is_correct(rows, "logit")[known], cluster_names(rows, resample, task)[known]
 
 
-def _shares(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows.reindex(columns=[f"p_{letter}" for letter in LETTERS]).astype(float)
-
-
-def _has_probabilities(rows: pd.DataFrame) -> np.ndarray:
-    return _shares(rows).notna().all(axis=1).to_numpy()
-
-
-def _calibration_summary(rows: pd.DataFrame, resample: str, bootstrap_samples: int, seed: int) -> dict[str, Any]:
-    confidence, correct, clusters = confidences(rows, resample)
+def _calibration_summary(
+    rows: pd.DataFrame, resample: str, bootstrap_samples: int, seed: int, task: Task
+) -> dict[str, Any]:
+    confidence, correct, clusters = confidences(rows, resample, task)
     return {
         "n": len(confidence),
         "error": expected_calibration_error(confidence, correct, CALIBRATION_BINS),
@@ -226,10 +247,11 @@ def summarise_for(
     params: Params, ablation: str, predictions: pd.DataFrame, model: str, is_finetuned: bool
 ) -> dict[str, Any]:
     """`summarise` with the data and the statistics that the params name."""
-    chosen, dataset = params.evaluate, params.data.name
-    statistics = chosen.bootstrap_samples, chosen.seed, chosen.resample, published_average(dataset, is_finetuned)
-    training_films = films_of(params.data.root, "train") if chosen.split != "train" else ()
-    return summarise(predictions, model, dataset, chosen.split, ablation, *statistics, training_films)
+    chosen, dataset, task = params.evaluate, params.data.name, description.of_folder(params.data.root)
+    published = published_average(dataset, is_finetuned, task)
+    statistics = chosen.bootstrap_samples, chosen.seed, chosen.resample, published
+    training_groups = groups_of(params.data.root, "train") if chosen.split != "train" else ()
+    return summarise(predictions, model, dataset, chosen.split, ablation, *statistics, training_groups, task)
 
 
 def headline(summaries: Mapping[str, Any]) -> dict[str, float | None]:
@@ -269,15 +291,15 @@ def mlflow_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
         f"{split}/questions_missing": summary["questions_missing"],
         f"{split}/calibration_error": summary["calibration"]["error"],
         f"{split}/lenient/abstained": summary["scorers"]["lenient"].get("abstained"),
+        f"{split}/chance": summary.get("chance"),
     }
     for scorer, scores in summary["scorers"].items():
         above = split if scorer == "logit" else f"{split}/{scorer}"
         overall = scores["overall"]
         low, high = overall["ci95"] or (None, None)
-        parts = scores["categories"] | {
-            "hard": scores["hard_split"]["True"],
-            "needs_picture": scores["visual_reliance"]["1"],
-        }
+        parts = dict(scores["categories"])
+        for name, (part, value) in NAMED_SLICES.items():
+            parts |= {name: scores[part][value]} if part in scores else {}
         found |= {f"{above}/accuracy": overall["accuracy"], f"{above}/ci_low": low, f"{above}/ci_high": high}
         found |= {f"{above}/accuracy/{name}": part["accuracy"] for name, part in parts.items()}
         found |= {f"{above}/unparsed": scores["unparsed"]}

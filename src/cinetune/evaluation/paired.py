@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from cinetune.errors import InputError
-from cinetune.evaluation.metrics import CATEGORY_TITLES, cluster_names, is_correct, scored
+from cinetune.evaluation.metrics import CLIPS, cluster_names, is_correct, num_choices, scored
 from cinetune.evaluation.statistics import holm, mcnemar, paired_difference, sign_flip
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE, LETTERS, Task
 
 # Columns that two predictions of one question have in common.
-SHARED = ("clip_id", "film", "category", "question", "url", "question_digest")
+SHARED = ("clip_id", "category", "question", "url", "question_digest")
 # What must be the same in both, and what it is called.
 AGREEING = {
     "clip_id": "clip id",
@@ -31,19 +31,20 @@ def compare(
     scorer: str,
     bootstrap_samples: int,
     seed: int,
-    resample: str = "clips",
+    resample: str = CLIPS,
+    task: Task = CINEPILE,
 ) -> dict[str, Any]:
     """Two models on the questions that both answered, as "overall", "categories" and "questions_unpaired".
 
-    "clusters" says how many clips or films these are of.
+    "clusters" says how many clips or groups these are of.
 
     Each part is `paired_difference` (a minus b), `sign_flip` and `mcnemar` together; a category's "p_value_holm" is
     adjusted for the number of categories that have questions. Raises InputError where the two do not
     agree on a question's clip, category or right option: they were made from different data.
     """
-    rows_a, rows_b = scored(predictions_a), scored(predictions_b)
-    pairs = paired(rows_a, rows_b, scorer)
-    clusters = cluster_names(pairs, resample)
+    rows_a, rows_b = scored(predictions_a, task), scored(predictions_b, task)
+    pairs = paired(rows_a, rows_b, scorer, task)
+    clusters = cluster_names(pairs, resample, task)
     right_a, right_b = pairs["is_right_a"].to_numpy(), pairs["is_right_b"].to_numpy()
 
     def part(mask: np.ndarray) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def compare(
         )
 
     category = pairs["category"].to_numpy()
-    categories = {short: part(category == short) for short in CATEGORY_TITLES}
+    categories = {short: part(category == short) for short in task.categories}
     adjust([row for row in categories.values() if row["n"]])
     return {
         "overall": part(np.ones(len(pairs), dtype=bool)),
@@ -69,12 +70,12 @@ def adjust(rows: Sequence[dict[str, Any]]) -> None:
         row["p_value_holm"] = value
 
 
-def paired(rows_a: pd.DataFrame, rows_b: pd.DataFrame, scorer: str) -> pd.DataFrame:
+def paired(rows_a: pd.DataFrame, rows_b: pd.DataFrame, scorer: str, task: Task = CINEPILE) -> pd.DataFrame:
     """Rows of `scored` side by side, by question_id: what they share, then letter, is_right and the rest by side.
 
     Raises InputError where the two do not agree on a question's clip, category, right option, text or options.
     """
-    sides = {"a": _side(rows_a, scorer), "b": _side(rows_b, scorer)}
+    sides = {"a": _side(rows_a, scorer, task), "b": _side(rows_b, scorer, task)}
     pairs = sides["a"].merge(sides["b"], on="question_id", suffixes=("_a", "_b"))
     for name, told in AGREEING.items():
         a, b = pairs[f"{name}_a"], pairs[f"{name}_b"]
@@ -85,23 +86,23 @@ def paired(rows_a: pd.DataFrame, rows_b: pd.DataFrame, scorer: str) -> pd.DataFr
                 f"question {differing.iloc[0]!r} has another {told} in each of the two predictions: "
                 "evaluate both models on the same data."
             )
-    shared = [name for name in (*SHARED, "right_option") if f"{name}_a" in pairs.columns]
+    shared = [name for name in (*SHARED, task.group, "right_option") if f"{name}_a" in pairs.columns]
     pairs = pairs.drop(columns=[f"{name}_b" for name in shared])
     return pairs.rename(columns={f"{name}_a": name for name in shared})
 
 
-def _side(rows: pd.DataFrame, scorer: str) -> pd.DataFrame:
+def _side(rows: pd.DataFrame, scorer: str, task: Task) -> pd.DataFrame:
     rotation = rows["rotation"] if "rotation" in rows.columns else 0
     gold = rows["gold"].map(LETTERS.index).astype(int)
-    return rows.reindex(columns=["question_id", *SHARED, "gold", "raw"]).assign(
+    return rows.reindex(columns=["question_id", *SHARED, task.group, "gold", "raw"]).assign(
         letter=rows[scorer],
         is_right=is_correct(rows, scorer),
         # The place of the right option in the data, wherever it stood when it was asked.
-        right_option=(gold + rotation) % len(LETTERS),
+        right_option=(gold + rotation) % num_choices(rows, task),
     )
 
 
-def agreement_of_rotations(tables: Mapping[str, pd.DataFrame], scorer: str) -> dict[str, Any]:
+def agreement_of_rotations(tables: Mapping[str, pd.DataFrame], scorer: str, task: Task = CINEPILE) -> dict[str, Any]:
     """How much a choice depends on where its option stands: {"n", "consistent", "pairs_agreeing", "places"}.
 
     `tables`: predictions under several rotations. consistent: share of questions for which every rotation chose
@@ -111,14 +112,14 @@ def agreement_of_rotations(tables: Mapping[str, pd.DataFrame], scorer: str) -> d
     """
     columns = {}
     for name, predictions in tables.items():
-        rows = scored(predictions).set_index("question_id")
+        rows = scored(predictions, task).set_index("question_id")
         place = rows[scorer].map(lambda letter: LETTERS.index(letter) if isinstance(letter, str) else np.nan)
-        columns[name] = (place + rows["rotation"]) % len(LETTERS)
+        columns[name] = (place + rows["rotation"]) % num_choices(rows, task)
     chosen = pd.concat(columns, axis=1, join="inner").to_numpy(dtype=float)
     number = chosen.shape[1]
     agreeing = [chosen[:, one] == chosen[:, other] for one in range(number) for other in range(one + 1, number)]
-    letters = pd.concat([scored(predictions)[scorer] for predictions in tables.values()])
-    counts = {letter: int((letters == letter).sum()) for letter in LETTERS}
+    letters = pd.concat([scored(predictions, task)[scorer] for predictions in tables.values()])
+    counts = {letter: int((letters == letter).sum()) for letter in task.letters}
     total = sum(counts.values())
     n = len(chosen)
     return {

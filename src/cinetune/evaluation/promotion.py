@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from cinetune.errors import InputError
-from cinetune.evaluation.metrics import CATEGORY_TITLES
+from cinetune.evaluation.metrics import CLIPS
 from cinetune.evaluation.paired import compare
 from cinetune.params import EvaluateParams, RegisterParams
+from cinetune.task.description import CINEPILE, Task
 
 # A model that wins letters and loses answers given in words is no better; neither is the reverse.
 JUDGED_BY = ("logit", "lenient")
@@ -26,22 +27,26 @@ class Verdict:
 
 
 def judge(
-    ours: pd.DataFrame, theirs: pd.DataFrame, champion: str, rules: RegisterParams, statistics: EvaluateParams
+    ours: pd.DataFrame,
+    theirs: pd.DataFrame,
+    champion: str,
+    rules: RegisterParams,
+    statistics: EvaluateParams,
+    task: Task = CINEPILE,
 ) -> Verdict:
     """Predictions of the challenger and of version `champion`, compared question by question.
 
-    The lower end of the 95 % interval of the difference decides, over clips or films, so that a small test cannot
+    The lower end of the 95 % interval of the difference decides, over clips or groups, so that a small test cannot
     hide a loss. The first rule that is broken is the reason.
     """
+    resample = CLIPS if statistics.resample == CLIPS else task.groups
+    drawn = statistics.bootstrap_samples, statistics.seed, resample
     try:
-        found = {
-            scorer: compare(ours, theirs, scorer, statistics.bootstrap_samples, statistics.seed, statistics.resample)
-            for scorer in JUDGED_BY
-        }
+        found = {scorer: compare(ours, theirs, scorer, *drawn, task) for scorer in JUDGED_BY}
     except InputError as error:
         return Verdict(False, f"it cannot be compared with version {champion}: {str(error).removesuffix('.')}")
     against = f"against version {champion} on the same {found['logit']['overall']['n']} questions"
-    broken = next(_broken(found, _missing(ours, theirs), champion, rules, statistics.resample), None)
+    broken = next(_broken(found, _missing(ours, theirs), champion, rules, resample, task.titles), None)
     if broken:
         return Verdict(False, broken.format(against=against))
     changes = " and ".join(f"{_points(found[scorer]['overall'])} by {scorer}" for scorer in JUDGED_BY)
@@ -52,7 +57,12 @@ def judge(
 
 
 def _broken(
-    found: dict[str, dict[str, Any]], missing: float, champion: str, rules: RegisterParams, resample: str
+    found: dict[str, dict[str, Any]],
+    missing: float,
+    champion: str,
+    rules: RegisterParams,
+    resample: str,
+    titles: Mapping[str, str],
 ) -> Iterator[str]:
     first = found["logit"]
     if first["questions_unpaired"] or not first["overall"]["n"]:
@@ -79,7 +89,7 @@ def _broken(
         for short, part in comparison["categories"].items():
             if part["n"] and part["ci95"][1] < -rules.category_margin:
                 loss = f"a loss of more than {100 * rules.category_margin:g} points in a category"
-                yield f"{CATEGORY_TITLES[short]} {_points(part)} by {scorer} {{against}}, {loss}"
+                yield f"{titles[short]} {_points(part)} by {scorer} {{against}}, {loss}"
 
 
 def _missing(ours: pd.DataFrame, theirs: pd.DataFrame) -> float:

@@ -12,7 +12,8 @@ import pandas as pd
 from cinetune.errors import InputError
 from cinetune.evaluation.metrics import SCORERS
 from cinetune.evaluation.statistics import deviation_interval
-from cinetune.task.questions import film_key
+from cinetune.task import description
+from cinetune.task.groups import groups_of, keys_of
 
 SCORER = "logit"
 
@@ -27,17 +28,17 @@ def read_numbers(name: str, text: str) -> list[int]:
 
 
 def films_of(root: Path) -> list[str]:
-    """Keys of the training films (`questions.film_key`), in order."""
-    rows = pd.read_parquet(root / "questions" / "train.parquet", columns=["movie_name", "year"])
-    return sorted(set(_film(rows)))
+    """Keys of the training films, or other groups (`groups.group_key`), in order."""
+    return sorted(groups_of(root, "train"))
 
 
 def with_films(root: Path, films: Sequence[str], target: Path) -> None:
     """A data folder like `root` whose training questions are of these films (keys) alone; clips are linked."""
     (target / "questions").mkdir(parents=True)
     rows = pd.read_parquet(root / "questions" / "train.parquet")
-    rows[_film(rows).isin(films)].to_parquet(target / "questions" / "train.parquet", index=False)
-    for name in ("questions/test.parquet", "clips", "clips.parquet"):
+    mask = [key in films for key in keys_of(rows, description.of_folder(root))]
+    rows[mask].to_parquet(target / "questions" / "train.parquet", index=False)
+    for name in ("questions/test.parquet", "clips", "clips.parquet", description.FILE):
         if (root / name).exists():
             (target / name).symlink_to((root / name).resolve())
 
@@ -52,10 +53,6 @@ def choose_films(films: Sequence[str], count: int, seed: int) -> list[str]:
     return list(np.random.default_rng(seed).permutation(films)[:count])
 
 
-def _film(rows: pd.DataFrame) -> pd.Series:
-    return (rows["movie_name"].astype(str) + " (" + rows["year"].astype(str) + ")").map(film_key)
-
-
 def measure(trained: Sequence[Mapping[str, Any]], all_films: int) -> dict[str, Any]:
     """study.json. `trained`: "seed", "films" and metrics.json ("metrics") of each training."""
     rows = []
@@ -66,7 +63,16 @@ def measure(trained: Sequence[Mapping[str, Any]], all_films: int) -> dict[str, A
     spreads = {scorer: spread([scores[scorer]["accuracy"] for scores in on_all_films]) for scorer in SCORERS}
     first = trained[0]["seed"]
     curve = sorted((row for row in rows if row["seed"] == first), key=lambda row: row["films"])
-    return {"scorer": SCORER, "seeds": spreads[SCORER], "seeds_by_scorer": spreads, "curve": curve, "trainings": rows}
+    first_summary = trained[0]["metrics"]
+    told = {name: first_summary[name] for name in ("chance", "task") if name in first_summary}
+    return {
+        **told,
+        "scorer": SCORER,
+        "seeds": spreads[SCORER],
+        "seeds_by_scorer": spreads,
+        "curve": curve,
+        "trainings": rows,
+    }
 
 
 def spread(accuracies: Sequence[float]) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ from cinetune.frames.store import FrameStore
 from cinetune.inference.journal import Journal
 from cinetune.inference.subject import Subject, digest_of, without_model
 from cinetune.params import Params
-from cinetune.task import questions
+from cinetune.task import description, groups, questions
 
 
 def predict(
@@ -34,10 +34,10 @@ def predict(
     its journal; stack: keeps the journal until what it holds is saved elsewhere, and then removes it; progress: a bar
     for a number of clips. Raises InputError where the data, the frames or the model cannot be used.
     """
-    clips = questions.load(params.data.root, params.evaluate.split)
+    task, clips = description.of_folder(params.data.root), questions.load(params.data.root, params.evaluate.split)
     if params.evaluate.split != "train":
-        questions.shared_films([clip.film for clip in clips], params.data.root, "train")
-    table = without_model(subject, clips, params.evaluate.seed)
+        groups.shared_groups([clip.group for clip in clips], params.data.root, "train")
+    table = without_model(subject, clips, params.evaluate.seed, task)
     if table is not None:
         return {ablations[0]: table}
     store = frames()
@@ -57,7 +57,7 @@ def predict(
     with replies.together(share), progress(len(seen[share.rank :: share.of])) as bar:
         base, tokenizer = load_base(params.model, device)
         check_frame_size(base.config, params.frames.size)
-        encoder = encoder_of(params, base.config, tokenizer)
+        encoder = encoder_of(params, base.config, tokenizer, task)
         planning.check_positions(seen[share.rank :: share.of], encoder, params.evaluate.max_new_tokens)
         replies.reply_to_clips(
             load_adapter(base, subject.adapter.folder) if subject.adapter else base,
@@ -79,4 +79,4 @@ def predict(
         for clip in clips
         if clip.clip_id not in store
     }
-    return replies.collect(clips, journal.read(), missing, ablations)
+    return replies.collect(clips, journal.read(), missing, ablations, task)

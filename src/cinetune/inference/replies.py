@@ -23,6 +23,7 @@ from cinetune.inference.journal import Journal, SavedReply
 from cinetune.inference.scoring import QuestionPrompt, answer, read
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import pieces
+from cinetune.task.description import CINEPILE, Task
 from cinetune.task.questions import ClipQuestions
 
 FramesOf = Callable[[str], np.ndarray]
@@ -60,7 +61,7 @@ def reply_to_clip(
                     model,
                     encoder,
                     reading,
-                    [QuestionPrompt(q.text, ablations_module.rotate(q.choices, places)) for q in questions],
+                    [QuestionPrompt(q.text, ablations_module.rotate(q.choices, places) or None) for q in questions],
                     max_new_tokens,
                 )
             ]
@@ -102,6 +103,7 @@ def collect(
     replies: Mapping[str, Mapping[str, Sequence[SavedReply]]],
     missing: Mapping[str, str],
     ablations: Sequence[str],
+    task: Task = CINEPILE,
 ) -> dict[str, pd.DataFrame]:
     """Predictions by ablation, in the order of the questions; `missing` gives a reason for each clip not asked.
 
@@ -126,7 +128,7 @@ def collect(
                 predictions.answered_row(clip, question, raw, shares, rotation, mass)
                 for question, (raw, shares, mass) in zip(clip.questions, found, strict=True)
             ]
-        tables[name] = predictions.as_table(rows)
+        tables[name] = predictions.as_table(rows, task)
     return tables
 
 

@@ -22,7 +22,7 @@ from transformers import DynamicCache
 from cinetune.model.base import answer_logits
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import PREFIX, Pack, additive_mask, collate, no_mask, pack
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import LETTERS
 
 Item = TypeVar("Item")
 
@@ -138,15 +138,27 @@ def _replies(
     encoder: Encoder, asked: Sequence[QuestionPrompt], logits: torch.Tensor, words: Sequence[Sequence[int]]
 ) -> list[Reply]:
     """logits [Q, vocabulary]: behind each question's last token; words: ids of each answer."""
-    letters = encoder.letters()
-    probabilities = torch.softmax(logits[:, letters], dim=-1).tolist()
-    masses = torch.softmax(logits, dim=-1)[:, letters].sum(dim=-1).tolist()
+    counts = [len(item.choices or ()) for item in asked]
+    letters = encoder.letters(max(counts))
+    probabilities = _shares(logits, letters, counts).tolist()
+    # Letters that a question does not have count for nothing.
+    masses = torch.softmax(logits, dim=-1)[:, letters].masked_fill(~_has(letters, counts, logits.device), 0.0)
     return [
-        Reply(encoder.decode(ids), tuple(shares), mass)
-        if item.choices is not None
-        else Reply(encoder.decode(ids), None)
-        for item, ids, shares, mass in zip(asked, words, probabilities, masses, strict=True)
+        Reply(encoder.decode(ids), tuple(shares[:count]), mass) if count else Reply(encoder.decode(ids), None)
+        for ids, shares, mass, count in zip(words, probabilities, masses.sum(dim=-1).tolist(), counts, strict=True)
     ]
+
+
+def _shares(logits: torch.Tensor, letters: list[int] | torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    """Shares of probability [Q, letters] of logits [Q, vocabulary], among as many letters as each question has."""
+    own = logits[:, letters].float()
+    return torch.softmax(own.masked_fill(~_has(letters, counts, own.device), -torch.inf), dim=-1)
+
+
+def _has(letters: list[int] | torch.Tensor, counts: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Which letters each question has: booleans [Q, letters]; an open question, which has none, is shown them all."""
+    owned = torch.tensor([count or len(letters) for count in counts], device=device)
+    return torch.arange(len(letters), device=device) < owned[:, None]
 
 
 def reply(
@@ -179,24 +191,26 @@ def choose(
     # A tokenizer may not be used by two threads at once: from here on it is the other's.
     letters, padding = torch.tensor(encoder.letters(), device=weight.device), encoder.tokenizer.pad_token_id or 0
 
-    def packs() -> Iterator[Pack]:
+    def packs() -> Iterator[tuple[Pack, list[int]]]:
         for subtitles, frames, asked in clips:
             suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
             item = pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
             encoder.check_positions(int(item.position_ids.max()) + 1, "a question behind its clip")
-            yield item
+            yield item, [len(item.choices or ()) for item in asked]
 
-    waiting: list[torch.Tensor] = []
-    for item in _ahead(packs()):
+    waiting: list[tuple[torch.Tensor, list[int]]] = []
+    for item, counts in _ahead(packs()):
         logits = answer_logits(model, collate([item], padding, weight.dtype, weight.device))
-        waiting.append(torch.softmax(logits[:, letters].float(), dim=-1))
+        waiting.append((_shares(logits, letters, counts), counts))
         if len(waiting) > 1:
-            yield _choices(waiting.pop(0))
-    yield from map(_choices, waiting)
+            yield _choices(*waiting.pop(0))
+    for shares, counts in waiting:
+        yield _choices(shares, counts)
 
 
-def _choices(probabilities: torch.Tensor) -> list[Reply]:
-    return [Reply("", tuple(shares)) for shares in probabilities.tolist()]
+def _choices(probabilities: torch.Tensor, counts: Sequence[int]) -> list[Reply]:
+    shares = zip(probabilities.tolist(), counts, strict=True)
+    return [Reply("", tuple(of_letters[:count]) if count else None) for of_letters, count in shares]
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:

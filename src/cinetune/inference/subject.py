@@ -22,6 +22,8 @@ from cinetune.evaluation.predictions import BASELINES
 from cinetune.files import content_digest, text_digest
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
+from cinetune.task import description
+from cinetune.task.description import Task
 from cinetune.task.questions import ClipQuestions
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ def resolve(params: Params, ablations: Sequence[str], finetuned: Path, fetch: Ca
     if params.evaluate.allow not in ("", SETTINGS):
         raise InputError(f"evaluate.allow must be empty or {SETTINGS}, got {params.evaluate.allow!r}.")
     if subject.adapter and params.evaluate.allow != SETTINGS:
-        subject.adapter.check_settings(params)
+        subject.adapter.check_settings(params, description.of_folder(params.data.root))
     for note in subject.notes.values():
         logger.warning("%s.", note)
     return subject
@@ -96,11 +98,11 @@ def _named(params: Params, finetuned: Path, fetch: Callable[[str], Path]) -> Sub
     return Subject(label, f"{base} + {name}", Adapter.open(folder, name, REMEDY))
 
 
-def without_model(subject: Subject, clips: Sequence[ClipQuestions], seed: int) -> pd.DataFrame | None:
+def without_model(subject: Subject, clips: Sequence[ClipQuestions], seed: int, task: Task) -> pd.DataFrame | None:
     """Predictions that no model is asked for: a baseline's, or those of a file scored anew; None for a model."""
     if subject.is_baseline:
-        return predictions.baseline(subject.label, clips, seed)
-    return predictions.read(subject.predictions, clips) if subject.predictions else None
+        return predictions.baseline(subject.label, clips, seed, task)
+    return predictions.read(subject.predictions, clips, task) if subject.predictions else None
 
 
 def made_from(subject: Subject, params: Params, frames: Path) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def made_from(subject: Subject, params: Params, frames: Path) -> dict[str, Any]:
         "questions_digest": content_digest(Path(params.data.root) / f"questions/{params.evaluate.split}.parquet"),
         "predictions_digest": content_digest(given) if given and given.is_file() else None,
         "frames_digest": content_digest(frames) if subject.is_model and frames.is_dir() else None,
-        **seen_by(params, base),
+        **seen_by(params, base, description.of_folder(params.data.root)),
         "parsers_hash": provenance.source_digest("answers"),
         "params": params.sections("data", "model", "prompt", "frames"),
     }

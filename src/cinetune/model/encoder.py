@@ -19,7 +19,7 @@ from transformers import VideoLlavaConfig
 from cinetune.errors import InputError
 from cinetune.params import Params
 from cinetune.task import prompts
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE, LETTERS, Task
 
 # Subtitles are cut between words, or inside one that would cost more characters than this.
 MAX_WORD_CHARS = 40
@@ -29,20 +29,25 @@ JOINER = "\u200d"
 
 
 def encoder_for(
-    config: VideoLlavaConfig, tokenizer: Any, num_frames: int, max_subtitle_tokens: int, truncate: str = "end"
+    config: VideoLlavaConfig,
+    tokenizer: Any,
+    num_frames: int,
+    max_subtitle_tokens: int,
+    truncate: str = "end",
+    task: Task = CINEPILE,
 ) -> Encoder:
     """The encoder of a base; `truncate` says at which end subtitles are cut to `max_subtitle_tokens`."""
     vision = config.vision_config
     # Every patch of every frame, and each frame's class token.
     num_video_tokens = num_frames * ((vision.image_size // vision.patch_size) ** 2 + 1)
     positions = max_positions(config.text_config)
-    return Encoder(tokenizer, config.video_token_id, num_video_tokens, max_subtitle_tokens, truncate, positions)
+    return Encoder(tokenizer, config.video_token_id, num_video_tokens, max_subtitle_tokens, truncate, positions, task)
 
 
-def encoder_of(params: Params, config: VideoLlavaConfig, tokenizer: Any) -> Encoder:
+def encoder_of(params: Params, config: VideoLlavaConfig, tokenizer: Any, task: Task) -> Encoder:
     """`encoder_for` with the numbers of a whole params file."""
     prompt = params.prompt
-    return encoder_for(config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate)
+    return encoder_for(config, tokenizer, params.frames.num_frames, prompt.max_subtitle_tokens, prompt.truncate, task)
 
 
 def max_positions(text: Any) -> int:
@@ -57,7 +62,7 @@ class Encoder:
     """Text to token ids for one tokenizer and one number of frames.
 
     truncate: what subtitles beyond `max_subtitle_tokens` lose, their "middle" or their "end"; max_positions: how many
-    tokens in a row the base knows.
+    tokens in a row the base knows; task: whose instruction stands in the prefix.
     """
 
     tokenizer: Any
@@ -66,11 +71,12 @@ class Encoder:
     max_subtitle_tokens: int
     truncate: str = "end"
     max_positions: int = sys.maxsize
+    task: Task = CINEPILE
 
     def prefix(self, subtitles: str) -> tuple[list[int], int]:
         """Ids of a clip's prefix with its video tokens, and how many subtitle tokens were left out."""
-        words, dropped = self.shorten(self.safe(prompts.spoken(subtitles)))
-        return self.with_video(prompts.prefix(words)), dropped
+        words, dropped = self.shorten(self.safe(prompts.spoken(subtitles))) if self.task.subtitles else ("", 0)
+        return self.with_video(prompts.prefix(words, self.task)), dropped
 
     def with_video(self, text: str) -> list[int]:
         """Ids of a text, its start token and all, with the video's tokens in the place of its one `<video>`."""
@@ -106,12 +112,17 @@ class Encoder:
             raise InputError("the base model's tokenizer has no end token: no answer could be taught to end.")
         return [[*ids, self.tokenizer.eos_token_id] for ids in self._after_role(texts)]
 
-    def letters(self) -> list[int]:
-        """The token of each option letter, in order. Raises InputError if a letter is not one token of its own."""
-        ids = self._after_role(LETTERS)
-        if any(len(letter) != 1 for letter in ids) or len({letter[0] for letter in ids}) < len(LETTERS):
+    def letters(self, count: int | None = None) -> list[int]:
+        """The token of each option letter, in order: of the first `count`, or of all that the task may have.
+
+        Raises InputError if a letter is not one token of its own.
+        """
+        wanted = self.task.letters if count is None else LETTERS[:count]
+        ids = self._after_role(wanted)
+        if any(len(letter) != 1 for letter in ids) or len({letter[0] for letter in ids}) < len(wanted):
+            told = f"{wanted[0]} to {wanted[-1]}"
             raise InputError(
-                "the base model's tokenizer does not give each of the letters A to E one token of its own."
+                f"the base model's tokenizer does not give each of the letters {told} one token of its own."
             )
         return [letter[0] for letter in ids]
 

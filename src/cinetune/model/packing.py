@@ -18,7 +18,8 @@ import torch
 
 from cinetune.model.attention import Layout, question_layout
 from cinetune.model.encoder import Encoder
-from cinetune.task.questions import LETTERS, ClipQuestions, Question
+from cinetune.task.description import LETTERS
+from cinetune.task.questions import ClipQuestions, Question
 
 PREFIX, PADDING = 0, -1
 CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -172,11 +173,13 @@ def training_pack(
     frames: np.ndarray,
     in_words: Sequence[Question] = (),
 ) -> Pack:
-    """A clip with some of its questions and their letters as answers; those `in_words` are asked without options."""
-    asked: list[tuple[str, tuple[str, ...] | None]] = [(question.text, question.choices) for question in questions]
-    asked += [(question.text, None) for question in in_words]
-    answers = [LETTERS[question.answer] for question in questions]
-    answers += [question.choices[question.answer] for question in in_words]
+    """A clip with some of its questions and their letters as answers; those `in_words` are asked without options.
+
+    An open question, which has none, is answered in words.
+    """
+    asked = [(question.text, question.options) for question in questions] + [(item.text, None) for item in in_words]
+    answers = [question.words if question.is_open else LETTERS[question.answer] for question in questions]
+    answers += [question.answer_text for question in in_words]
     return pack(encoder.prefix(clip.subtitles)[0], encoder.suffixes(asked), encoder.answers(answers), frames)
 
 

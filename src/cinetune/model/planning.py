@@ -16,7 +16,8 @@ from cinetune.errors import InputError
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import pieces
 from cinetune.params import TrainParams
-from cinetune.task.questions import LETTERS, ClipQuestions, Question
+from cinetune.task.description import LETTERS
+from cinetune.task.questions import ClipQuestions, Question
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def plan(
 ) -> Plan:
     """Raises InputError for a clip without questions, and for a question longer than a pack or the base allows."""
     # A tokenizer that cannot name the letters, or end an answer, would leave nothing to learn.
-    encoder.letters()
-    letters = [len(answer) for answer in encoder.answers(LETTERS)]
+    most = max((len(question.choices) for clip in clips for question in clip.questions), default=0)
+    encoder.letters(most)
+    letters = [len(answer) for answer in encoder.answers(LETTERS[:most])]
     packs: list[PlannedPack] = []
     dropped = shortened = 0
     for clip in clips:
@@ -121,7 +123,7 @@ def check_positions(clips: Sequence[ClipQuestions], encoder: Encoder, max_new_to
     """Raises InputError where a question and its answer in words would go beyond what the base knows."""
     for clip in clips:
         prefix = len(encoder.prefix(clip.subtitles)[0])
-        suffixes = encoder.suffixes([(question.text, question.choices) for question in clip.questions])
+        suffixes = encoder.suffixes([(question.text, question.options) for question in clip.questions])
         longest = max(map(len, suffixes), default=0)
         what = f"the longest question of clip {clip.clip_id!r} with evaluate.max_new_tokens={max_new_tokens}"
         encoder.check_positions(prefix + longest + max_new_tokens, what)
@@ -134,8 +136,9 @@ def _split(
     packs: list[PlannedPack] = []
     for questions in pieces(clip.questions, -(-len(clip.questions) // count)):
         # Others for the next clip, the same in every epoch: a pack is a function of its number.
-        chosen = np.random.default_rng(first + len(packs)).permutation(len(questions))[:in_words]
-        again = [questions[i] for i in chosen]
+        with_options = [question for question in questions if not question.is_open]
+        chosen = np.random.default_rng(first + len(packs)).permutation(len(with_options))[:in_words]
+        again = [with_options[i] for i in chosen]
         tokens = sum(lengths[question.question_id][0] for question in questions)
         tokens += sum(lengths[question.question_id][1] for question in again)
         packs.append(PlannedPack(clip, questions, again, prefix + tokens, prefix))
@@ -146,12 +149,14 @@ def _lengths(
     encoder: Encoder, questions: Sequence[Question], letters: Sequence[int], is_in_words: bool
 ) -> dict[str, tuple[int, int]]:
     """Tokens that each question adds to a pack with its options, and without (0 where nobody asks)."""
-    asked = [len(ids) for ids in encoder.suffixes([(item.text, item.choices) for item in questions])]
+    asked = [len(ids) for ids in encoder.suffixes([(item.text, item.options) for item in questions])]
     # The last token of an answer is only ever a target.
-    lettered = [length + letters[item.answer] - 1 for length, item in zip(asked, questions, strict=True)]
+    told = iter(encoder.answers([item.words for item in questions if item.is_open]))
+    taught = [len(next(told)) if item.is_open else letters[item.answer] for item in questions]
+    lettered = [length + answer - 1 for length, answer in zip(asked, taught, strict=True)]
     worded = [0] * len(questions)
     if is_in_words:
-        answers = encoder.answers([item.choices[item.answer] for item in questions])
+        answers = encoder.answers([item.answer_text for item in questions])
         asked = [len(ids) for ids in encoder.suffixes([(item.text, None) for item in questions])]
         worded = [length + len(answer) - 1 for length, answer in zip(asked, answers, strict=True)]
     return {item.question_id: (one, other) for item, one, other in zip(questions, lettered, worded, strict=True)}

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from cinetune.evaluation.ablation_effects import SCORER
-from cinetune.evaluation.metrics import CATEGORY_TITLES
 from cinetune.files import whole_folder, write_json
 from cinetune.report import formatting, rendering
 from cinetune.report.rendering import Section, Table
 from cinetune.report.sections import few_sentence
-from cinetune.task.questions import LETTERS
+from cinetune.task import description
 
 
 def table(measured: Mapping[str, Any]) -> Table:
     """One row an ablation: accuracy, drop with interval, p, drop by category."""
-    rows = [["nothing withheld", formatting.score_text(measured["plain"]), "", "", *[""] * len(CATEGORY_TITLES)]]
+    shorts = description.saved(measured.get("task")).categories
+    rows = [["nothing withheld", formatting.score_text(measured["plain"]), "", "", *[""] * len(shorts)]]
     for name, content in measured["ablations"].items():
         overall, categories = content["drop"]["overall"], content["drop"]["categories"]
         rows.append(
@@ -26,10 +26,10 @@ def table(measured: Mapping[str, Any]) -> Table:
                 formatting.score_text(content["accuracy"]),
                 formatting.change(overall),
                 formatting.p_value(overall["p_value_holm"]),
-                *(formatting.change(categories[short]) for short in CATEGORY_TITLES),
+                *(formatting.change(categories[short]) for short in shorts),
             ]
         )
-    return Table(["Ablation", "Accuracy", "Drop", "p", *(short.upper() for short in CATEGORY_TITLES)], rows)
+    return Table(["Ablation", "Accuracy", "Drop", "p", *(short.upper() for short in shorts)], rows)
 
 
 def console(measured: Mapping[str, Any]) -> str:
@@ -49,17 +49,18 @@ def sections(measured: Mapping[str, Any]) -> list[Section]:
     )
     if not measured["rotations"]:
         return [drops]
+    letters = description.saved(measured.get("task")).letters
     rows = [
         [
             scorer,
             f"{found['n']:,}",
             formatting.percent(found["consistent"]),
             formatting.percent(found["pairs_agreeing"]),
-            *(formatting.percent(found["places"][letter]) for letter in LETTERS),
+            *(formatting.percent(found["places"][letter]) for letter in letters),
         ]
         for scorer, found in measured["rotations"].items()
     ]
-    headers = ["Scorer", "Questions", "Same option always", "Two rotations agree", *(f"chose {x}" for x in LETTERS)]
+    headers = ["Scorer", "Questions", "Same option always", "Two rotations agree", *(f"chose {x}" for x in letters)]
     note = (
         "Each question was asked with its options in several rotations, behind one reading of its clip. A model that "
         "goes by the options' content chooses the same one always, and each letter equally often over a full round."

@@ -17,10 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from cinetune.evaluation.metrics import CATEGORY_TITLES
-from cinetune.task.questions import LETTERS
-
-COLUMNS = ("average", *CATEGORY_TITLES)
+AVERAGE = "average"
 # Okabe and Ito's palette: distinct for colour-blind readers and in grey.
 OURS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#F0E442", "#999999")
 BESIDE: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
@@ -29,17 +26,23 @@ KINDS = {"human": ("#009E73", "people"), "closed": ("#0072B2", "closed models"),
 
 
 def results(
-    models: Mapping[str, Mapping[str, Any]], title: str, reference: pd.DataFrame | None, reference_title: str
+    models: Mapping[str, Mapping[str, Any]],
+    titles: Mapping[str, str],
+    chance: float | None,
+    title: str,
+    reference: pd.DataFrame | None,
+    reference_title: str,
 ) -> bytes:
     """Scores by category with their intervals; published averages, if there are any, in a panel of their own.
 
-    models: by name, a score of metrics.json ("n", "accuracy", "ci95") for each of COLUMNS.
+    models: by name, a score of metrics.json ("n", "accuracy", "ci95") for AVERAGE and each category; titles: of the
+    categories, by short name; chance: the share that a guess gets right.
     """
     heights = [4.4] if reference is None or reference.empty else [4.4, 0.8 + 0.3 * len(reference)]
 
     def draw(figure: Figure) -> None:
         ours, *others = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-        _draw_ours(ours, models, title)
+        _draw_ours(ours, models, titles, chance, title)
         for axes in others:
             _draw_reference(axes, reference, reference_title)
 
@@ -82,10 +85,17 @@ def _draw(draw: Callable[[Figure], None], size: tuple[float, float]) -> bytes:
         return content.getvalue()
 
 
-def _draw_ours(axes: Axes, models: Mapping[str, Mapping[str, Any]], title: str) -> None:
-    positions, width = np.arange(len(COLUMNS)), 0.76 / len(models)
+def _draw_ours(
+    axes: Axes,
+    models: Mapping[str, Mapping[str, Any]],
+    categories: Mapping[str, str],
+    chance: float | None,
+    title: str,
+) -> None:
+    columns = (AVERAGE, *categories)
+    positions, width = np.arange(len(columns)), 0.76 / len(models)
     for side, (name, row) in enumerate(models.items()):
-        scores = [row[column] for column in COLUMNS]
+        scores = [row[column] for column in columns]
         heights = np.array([_percent(score["accuracy"]) for score in scores])
         ends = np.array([[_percent(end) for end in score["ci95"] or (None, None)] for score in scores])
         offsets = positions + (side - (len(models) - 1) / 2) * width
@@ -98,13 +108,14 @@ def _draw_ours(axes: Axes, models: Mapping[str, Mapping[str, Any]], title: str) 
                 axes.annotate(
                     f"{height:.1f}", (offset, top), (0, 3), textcoords="offset points", ha="center", fontsize=9
                 )
-    chance = 100 / len(LETTERS)
-    axes.axhline(chance, color="#333333", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-    axes.annotate(
-        "guessing", (1, chance), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center"
-    )
-    counts = [list(models.values())[-1][column]["n"] for column in COLUMNS]
-    titles = ["Average", *(name.replace(" and ", " and\n") for name in CATEGORY_TITLES.values())]
+    if chance is not None:
+        place = (1, 100 * chance)
+        axes.axhline(100 * chance, color="#333333", linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.annotate(
+            "guessing", place, (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center"
+        )
+    counts = [list(models.values())[-1][column]["n"] for column in columns]
+    titles = ["Average", *(name.replace(" and ", " and\n") for name in categories.values())]
     axes.set_xticks(positions, [f"{name}\n(n = {count:,})" for name, count in zip(titles, counts, strict=True)])
     axes.tick_params(axis="x", length=0, labelsize=9)
     axes.set_ylim(0, 118)
@@ -142,8 +153,11 @@ def _label(name: str) -> str:
     return name.replace("$", r"\$").removeprefix("_")
 
 
-def learning_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Percent correct over training films, with intervals; rows: "films" and "score", a score of metrics.json."""
+def learning_curve(rows: Sequence[Mapping[str, Any]], groups: str, chance: float | None) -> bytes:
+    """Percent correct over training films (or other `groups`), with intervals.
+
+    rows: "films" and "score", a score of metrics.json; chance: the share that a guess gets right.
+    """
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -152,12 +166,13 @@ def learning_curve(rows: Sequence[Mapping[str, Any]]) -> bytes:
         ends = np.array([[_percent(end) for end in row["score"]["ci95"] or (None, None)] for row in rows])
         errors = np.clip(np.stack([heights - ends[:, 0], ends[:, 1] - heights]), 0, None)
         axes.errorbar(films, heights, errors, color=OURS[1], marker="o", capsize=4)
-        axes.axhline(100 / len(LETTERS), color="#333333", linewidth=1, linestyle=(0, (4, 3)))
+        if chance is not None:
+            axes.axhline(100 * chance, color="#333333", linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xscale("log")
         axes.set_xticks(films, [str(count) for count in films])
         axes.minorticks_off()
         axes.set_ylim(0, 100)
-        axes.set_xlabel("training films")
+        axes.set_xlabel(f"training {groups}")
         axes.set_ylabel("percent correct, 95 % intervals over clips")
         axes.spines[["top", "right"]].set_visible(False)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cinetune.artifacts import Evaluation
 from cinetune.evaluation.comparison import BOTH_WRONG, LOST, WON, disagreements
-from cinetune.evaluation.metrics import CATEGORY_TITLES, scored
+from cinetune.evaluation.metrics import scored
 from cinetune.evaluation.published import published
 from cinetune.report import formatting, rendering, sections
 from cinetune.report.rendering import Link, Section, Table
@@ -27,8 +27,9 @@ def write(
     """Write report.md and report.html; link_of: a clip's url in the data to an address that the report can use."""
     scorer, first = measured["scorer"], evaluations[0]
     models = {evaluation.name: evaluation.summary for evaluation in evaluations}
-    answered = {evaluation.name: scored(evaluation.predictions) for evaluation in evaluations}
-    rows = published(reference) if reference != "none" else None
+    task = first.task
+    answered = {evaluation.name: scored(evaluation.predictions, task) for evaluation in evaluations}
+    rows = published(reference, task)
     content = [
         sections.chart_section(models, scorer, rows),
         sections.category_section(models, scorer),
@@ -41,13 +42,18 @@ def write(
         )
         content.append(
             sections.change_section(
-                title, meaning, (other.name, first.name), measured["differences_by_scorer"][other.name], scorer
+                title,
+                meaning,
+                (other.name, first.name),
+                measured["differences_by_scorer"][other.name],
+                scorer,
+                task.titles,
             )
         )
         content.append(_disagreement_section(other, first, scorer, link_of))
     content += [sections.calibration_section(answered, models), sections.missing_section(models)]
     if rows is not None:
-        content.append(sections.reference_section(rows, first.summary["dataset"]))
+        content.append(sections.reference_section(rows, first.summary["dataset"], task))
     content.append(sections.made_from_section({evaluation.name: evaluation.made_from for evaluation in evaluations}))
     said = sections.introduction(models, answered)
     said += [f"Differences that were overlooked, as asked: {' '.join(overlooked)}"] if overlooked else []
@@ -65,7 +71,7 @@ def _disagreement_section(a: Evaluation, b: Evaluation, scorer: str, link_of: Ca
                 Link(row["clip_id"], link_of(row["url"]))
                 if isinstance(row["url"], str) and row["url"]
                 else row["clip_id"],
-                CATEGORY_TITLES[row["category"]],
+                a.task.titles.get(row["category"], ""),
                 formatting.plain(row["question"]),
                 row["gold"],
                 formatting.plain(row["letter_b"]),

@@ -18,7 +18,7 @@ from PIL import Image
 from cinetune.errors import InputError
 from cinetune.evaluation.metrics import (
     CALIBRATION_BINS,
-    CATEGORY_TITLES,
+    CLIPS,
     SCORERS,
     confidences,
     is_correct,
@@ -30,8 +30,8 @@ from cinetune.evaluation.published import published
 from cinetune.evaluation.statistics import calibration, expected_calibration_error
 from cinetune.report import formatting, rendering, sections
 from cinetune.report.rendering import Picture, Section, Table
-from cinetune.report.sections import COLUMNS, HEADLINE, Models
-from cinetune.task.questions import LETTERS
+from cinetune.report.sections import HEADLINE, Models
+from cinetune.task.description import CINEPILE, Task
 
 BASE, FINETUNED = "base", "fine-tuned"
 PICTURE_HEIGHT = 112  # pixels at most
@@ -39,18 +39,19 @@ PICTURE_HEIGHT = 112  # pixels at most
 FramesOf = Callable[[str], np.ndarray | None]
 
 
-def markdown_table(rows: Sequence[Mapping[str, Any]], scores_in: Sequence[str] = COLUMNS) -> str:
-    """Model, Average and the five categories, in percent with one decimal.
+def markdown_table(rows: Sequence[Mapping[str, Any]], task: Task = CINEPILE) -> str:
+    """Model, Average and the task's categories, in percent with one decimal.
 
     A row maps "model" and the column keys to percent (a number, as published) or to a score of metrics.json
     (fractions, shown with their interval). A missing cell is a dash.
     """
-    return rendering.markdown(sections.results_table(rows, scores_in))
+    return rendering.markdown(sections.results_table(rows, task))
 
 
 def console(base: Mapping[str, Any], finetuned: Mapping[str, Any], reference: str) -> str:
     """`console_table` beside the published rows that `reference` names ("none" for none)."""
-    return console_table(base, finetuned, published(reference) if reference != "none" else None)
+    task = sections.task_of({FINETUNED: finetuned})
+    return console_table(base, finetuned, published(reference, task))
 
 
 def console_table(
@@ -58,9 +59,10 @@ def console_table(
 ) -> str:
     """The result as aligned plain text; published rows follow under a heading of their own."""
     models = {BASE: metrics_base, FINETUNED: metrics_finetuned}
-    headers = ["model", "average", *(short.upper() for short in CATEGORY_TITLES)]
+    task, columns = sections.task_of(models), sections.columns_of(models)
+    headers = ["model", "average", *(short.upper() for short in task.categories)]
     ours = [
-        sections.results_cells(sections.metrics_row(name, metrics, HEADLINE), COLUMNS)
+        sections.results_cells(sections.metrics_row(name, metrics, HEADLINE), columns)
         for name, metrics in models.items()
     ]
     readings = sections.readings_table(models)
@@ -73,8 +75,11 @@ def console_table(
     ]
     blocks += filter(None, [sections.slight_mass_sentence(models), sections.missing_sentence(models)])
     if reference is not None and len(reference):
-        rows = [sections.results_cells(row, COLUMNS) for row in reference.to_dict("records")]
-        blocks += [sections.reference_title(reference, metrics_base["dataset"]), formatting.aligned([headers, *rows])]
+        rows = [sections.results_cells(row, columns) for row in reference.to_dict("records")]
+        blocks += [
+            sections.reference_title(reference, metrics_base["dataset"], task),
+            formatting.aligned([headers, *rows]),
+        ]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -104,30 +109,31 @@ def write(
                 f"the base was evaluated on {name} {base[name]!r} and the fine-tune on {finetuned[name]!r}: "
                 "evaluate both on the same."
             )
-    rows = published(reference) if reference != "none" else None
-    resample = finetuned.get("resampled", "clips")
+    models = {BASE: base, FINETUNED: finetuned}
+    task = sections.task_of(models)
+    rows = published(reference, task)
+    resample = finetuned.get("resampled", CLIPS)
     changes = {
-        scorer: compare(predictions_finetuned, predictions_base, scorer, bootstrap_samples, seed, resample)
+        scorer: compare(predictions_finetuned, predictions_base, scorer, bootstrap_samples, seed, resample, task)
         for scorer in SCORERS
     }
-    models = {BASE: base, FINETUNED: finetuned}
-    answered = {BASE: scored(predictions_base), FINETUNED: scored(predictions_finetuned)}
+    answered = {BASE: scored(predictions_base, task), FINETUNED: scored(predictions_finetuned, task)}
     summary = _summary(models, answered, changes, reference, base_model_card)
     content = [
         sections.chart_section(models, HEADLINE, rows),
         sections.category_section(models, HEADLINE),
         sections.readings_section(models),
         sections.change_section(
-            "What the fine-tune changed", "Fine-tuned minus base", (FINETUNED, BASE), changes, HEADLINE
+            "What the fine-tune changed", "Fine-tuned minus base", (FINETUNED, BASE), changes, HEADLINE, task.titles
         ),
-        sections.slices_section(models),
+        *sections.slices_sections(models),
         *sections.breakdown_sections(models),
-        sections.letters_section(answered),
+        sections.letters_section(answered, task),
         sections.calibration_section(answered, models),
         *([_card_section(base_model_card)] if base_model_card else []),
-        _examples_section(answered, frames_of),
+        _examples_section(answered, frames_of, task),
         sections.missing_section(models),
-        *([sections.reference_section(rows, base["dataset"])] if rows is not None else []),
+        *([sections.reference_section(rows, base["dataset"], task)] if rows is not None else []),
         *([sections.made_from_section(made_from)] if made_from else []),
     ]
     folder = Path(folder)
@@ -143,11 +149,11 @@ def _summary(
     base_model_card: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """summary.json: what the report adds to the two metrics.json, and their overall scores."""
-    first = next(iter(models.values()))
+    first, task = next(iter(models.values())), sections.task_of(models)
     summary: dict[str, Any] = {"dataset": first["dataset"], "split": first["split"], "reference": reference}
     for name, metrics in models.items():
         rows = answered[name]
-        confidence, correct, clusters = confidences(rows, metrics["resampled"])
+        confidence, correct, clusters = confidences(rows, metrics["resampled"], task)
         summary[name.replace("-", "")] = {
             "model": metrics["model"],
             "ablation": metrics["ablation"],
@@ -158,7 +164,7 @@ def _summary(
                 scorer: metrics["scorers"][scorer]["overall"] | {"unparsed": metrics["scorers"][scorer]["unparsed"]}
                 for scorer in SCORERS
             },
-            "letters": {column: letter_counts(rows, column, LETTERS) for column in ("gold", *SCORERS)},
+            "letters": {column: letter_counts(rows, column, task.letters) for column in ("gold", *SCORERS)},
             "calibration_error": expected_calibration_error(confidence, correct, CALIBRATION_BINS),
             "calibration": calibration(confidence, correct, clusters, CALIBRATION_BINS),
         }
@@ -183,7 +189,7 @@ def _card_section(card: Mapping[str, Any]) -> Section:
     )
 
 
-def _examples_section(answered: Mapping[str, pd.DataFrame], frames_of: FramesOf | None) -> Section:
+def _examples_section(answered: Mapping[str, pd.DataFrame], frames_of: FramesOf | None, task: Task) -> Section:
     """One question a category that the fine-tune won, and one that it lost, with what the model saw."""
     tables, paragraphs, pictures = [], [], []
     for title, is_won in (("Won", True), ("Lost", False)):
@@ -193,12 +199,13 @@ def _examples_section(answered: Mapping[str, pd.DataFrame], frames_of: FramesOf 
             replies = [
                 f"{formatting.plain(row[HEADLINE])}: {formatting.plain(row.get('raw'))}" for row in (theirs, ours)
             ]
-            asked, category = formatting.plain(ours.get("question")), CATEGORY_TITLES[ours["category"]]
+            asked, category = formatting.plain(ours.get("question")), task.titles.get(ours["category"], "")
             rows.append([category, ours["clip_id"], asked, formatting.plain(ours["gold"]), *replies])
             frames = frames_of(ours["clip_id"]) if frames_of else None
             if frames is not None:
-                name = f"frames/{title.lower()}-{ours['category']}.jpg"
-                pictures.append(Picture(name, f"{title}, {category}, {ours['clip_id']}: {asked}", _strip(frames), True))
+                name = f"frames/{title.lower()}{'-' * bool(category)}{ours['category']}.jpg"
+                told = ", ".join(filter(None, (title, category, ours["clip_id"])))
+                pictures.append(Picture(name, f"{told}: {asked}", _strip(frames), True))
         headers = [
             f"{title}: category",
             "Clip",

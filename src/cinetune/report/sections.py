@@ -12,7 +12,6 @@ import pandas as pd
 
 from cinetune.evaluation.metrics import (
     CALIBRATION_BINS,
-    CATEGORY_TITLES,
     SCORERS,
     SLIGHT_MASS,
     confidences,
@@ -24,10 +23,10 @@ from cinetune.evaluation.statistics import FEW_CLUSTERS, calibration
 from cinetune.report import charts, formatting
 from cinetune.report.formatting import NOTHING
 from cinetune.report.rendering import Picture, Section, Table
-from cinetune.task.questions import LETTERS
+from cinetune.task import description
+from cinetune.task.description import Task
 
 HEADLINE = "logit"  # the one scorer that no wording can move, so the one that two models are compared by
-COLUMNS = charts.COLUMNS
 MAX_MISSING_LISTED = 50
 SCORER_NOTES = {
     "strict": "the published parser: a letter in the asked form, or the answer's own text",
@@ -37,6 +36,24 @@ SCORER_NOTES = {
 
 # metrics.json by the name under which a model is shown.
 Models = Mapping[str, Mapping[str, Any]]
+
+
+def task_of(models: Models) -> Task:
+    """What all these models were asked; metrics.json of earlier versions do not say it."""
+    return description.saved(list(models.values())[-1].get("task"))
+
+
+def columns_of(models: Models) -> tuple[str, ...]:
+    """The keys of a row of results: the average, then the categories."""
+    return (charts.AVERAGE, *task_of(models).categories)
+
+
+def chance_of(models: Models) -> float | None:
+    """The share of questions that a guess gets right."""
+    task = task_of(models)
+    known = 1 / task.max_choices if task.is_fixed else None
+    found: float | None = list(models.values())[-1].get("chance", known)
+    return found
 
 
 def metrics_row(name: str, metrics: Mapping[str, Any], scorer: str) -> dict[str, Any]:
@@ -101,17 +118,18 @@ def chart_section(models: Models, scorer: str, reference: pd.DataFrame | None) -
         f"{'option logit' if scorer == 'logit' else scorer}, 95 % intervals over {last.get('resampled', 'clips')}"
     )
     rows = {name: metrics_row(name, metrics, scorer) for name, metrics in models.items()}
-    beside = reference_title(reference, last["dataset"]) if reference is not None else ""
-    chart = charts.results(rows, title, reference, beside)
+    beside = reference_title(reference, last["dataset"], task_of(models)) if reference is not None else ""
+    chart = charts.results(rows, task_of(models).titles, chance_of(models), title, reference, beside)
     return Section("", pictures=[Picture("chart.png", f"Percent correct: {', '.join(models)}", chart)])
 
 
 def category_section(models: Models, scorer: str) -> Section:
-    table = results_table([metrics_row(name, metrics, scorer) for name, metrics in models.items()], COLUMNS)
+    rows = [metrics_row(name, metrics, scorer) for name, metrics in models.items()]
+    table = results_table(rows, task_of(models))
     scores = metrics_row("", list(models.values())[-1], scorer)
-    counts = ["questions", *(f"{scores[column]['n']:,}" for column in COLUMNS)]
+    counts = ["questions", *(f"{scores[column]['n']:,}" for column in columns_of(models))]
     return Section(
-        "By category",
+        "By category" if task_of(models).categories else "Results",
         [f"Scored by {scorer}: {SCORER_NOTES[scorer]}."],
         [Table(table.headers, [*table.rows, counts])],
     )
@@ -146,14 +164,22 @@ def readings_table(models: Models) -> Table:
 
 
 def change_section(
-    title: str, meaning: str, names: tuple[str, str], comparisons: Mapping[str, Mapping[str, Any]], scorer: str
+    title: str,
+    meaning: str,
+    names: tuple[str, str],
+    comparisons: Mapping[str, Mapping[str, Any]],
+    scorer: str,
+    titles: Mapping[str, str],
 ) -> Section:
-    """`names`: of the model and of its baseline; `meaning`: which minus which; comparisons: `compare` by scorer."""
+    """`names`: of the model and of its baseline; `meaning`: which minus which; comparisons: `compare` by scorer.
+
+    titles: of the categories, by short name.
+    """
     of_scorer = comparisons[scorer]
     parts = {"Average": of_scorer["overall"]} | {
-        title: of_scorer["categories"][short] for short, title in CATEGORY_TITLES.items()
+        part_title: of_scorer["categories"][short] for short, part_title in titles.items()
     }
-    keys = [None, *CATEGORY_TITLES]
+    keys = [None, *titles]
     changes = [
         [
             part_title,
@@ -187,7 +213,8 @@ def change_section(
     return Section(title, paragraphs, [Table(headers, changes), Table(test_headers, tests)])
 
 
-def slices_section(models: Models) -> Section:
+def slices_sections(models: Models) -> list[Section]:
+    """Hard questions and those that need the picture, where the data tells them."""
     labels = {
         "hard_split": {"True": "Hard split", "False": "Not in the hard split"},
         "visual_reliance": {
@@ -198,13 +225,16 @@ def slices_section(models: Models) -> Section:
     }
     tables = []
     for key, titles in labels.items():
-        parts = {name: metrics["scorers"][HEADLINE][key] for name, metrics in models.items()}
+        parts = {name: metrics["scorers"][HEADLINE].get(key, {}) for name, metrics in models.items()}
+        if not any(parts.values()):
+            continue
         present = {value: title for value, title in titles.items() if any(value in part for part in parts.values())}
         rows = [[name, *(formatting.score_text(part.get(value)) for value in present)] for name, part in parts.items()]
         last = list(parts.values())[-1]
         rows.append(["questions", *(f"{last[value]['n']:,}" if value in last else "0" for value in present)])
         tables.append(Table(["Model", *present.values()], rows))
-    return Section("Hard questions, and questions that need the picture", [f"Scored by {HEADLINE}."], tables)
+    title = "Hard questions, and questions that need the picture"
+    return [Section(title, [f"Scored by {HEADLINE}."], tables)] if tables else []
 
 
 def breakdown_sections(models: Models) -> list[Section]:
@@ -221,23 +251,24 @@ def breakdown_sections(models: Models) -> list[Section]:
             tables.append(Table([key.capitalize(), "Questions", *parts], rows))
     looked_at = sum(len(table.rows) for table in tables)
     note = (
-        f"Scored by {HEADLINE}. A film of several genres counts in each. Of {looked_at} rows looked at, about one in "
-        "twenty misses its true value by chance alone."
+        f"Scored by {HEADLINE}. A {task_of(models).group} of several genres counts in each. Of {looked_at} rows looked "
+        "at, about one in twenty misses its true value by chance alone."
     )
     return [Section("By genre and decade", [note], tables)] if tables else []
 
 
-def letters_section(answered: Mapping[str, pd.DataFrame]) -> Section:
-    columns = {"Right answer": letter_counts(list(answered.values())[-1], "gold", LETTERS)}
+def letters_section(answered: Mapping[str, pd.DataFrame], task: Task) -> Section:
+    letters = task.letters
+    columns = {"Right answer": letter_counts(list(answered.values())[-1], "gold", letters)}
     for name, rows in answered.items():
         for scorer in SCORERS:
-            columns[f"{name.capitalize()}, {scorer}"] = letter_counts(rows, scorer, LETTERS)
-    counts = [[letter, *(f"{column[letter]:,}" for column in columns.values())] for letter in [*LETTERS, "none"]]
+            columns[f"{name.capitalize()}, {scorer}"] = letter_counts(rows, scorer, letters)
+    counts = [[letter, *(f"{column[letter]:,}" for column in columns.values())] for letter in [*letters, "none"]]
     tables = [Table(["Letter", *columns], counts)]
     for name, rows in answered.items():
-        table = confusion(rows, HEADLINE)
-        cells = [[gold, *(f"{row[letter]:,}" for letter in [*LETTERS, "none"])] for gold, row in table.items()]
-        tables.append(Table([f"{name.capitalize()}: right letter", *(f"chose {x}" for x in LETTERS), "none"], cells))
+        table = confusion(rows, HEADLINE, task)
+        cells = [[gold, *(f"{row[letter]:,}" for letter in [*letters, "none"])] for gold, row in table.items()]
+        tables.append(Table([f"{name.capitalize()}: right letter", *(f"chose {x}" for x in letters), "none"], cells))
     return Section(
         "Which letters are chosen",
         [
@@ -255,7 +286,7 @@ def calibration_section(answered: Mapping[str, pd.DataFrame], models: Models) ->
     ]
     tables, bins = [], {}
     for name, rows in answered.items():
-        bins[name] = calibration(*confidences(rows, models[name]["resampled"]), CALIBRATION_BINS)
+        bins[name] = calibration(*confidences(rows, models[name]["resampled"], task_of(models)), CALIBRATION_BINS)
         said = _calibration_error(models[name].get("calibration", {}))
         paragraphs.append(f"{name.capitalize()}: expected calibration error {said}.")
         cells = [
@@ -327,20 +358,20 @@ def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
-def reference_section(reference: pd.DataFrame, dataset: str) -> Section:
+def reference_section(reference: pd.DataFrame, dataset: str, task: Task) -> Section:
     sources = ", ".join(sorted(reference["source"].unique()))
     return Section(
-        reference_title(reference, dataset),
+        reference_title(reference, dataset, task),
         [f"Copied, not measured here. Source: {sources}."],
-        [results_table(reference.to_dict("records"), COLUMNS)],
+        [results_table(reference.to_dict("records"), task)],
     )
 
 
-def reference_title(reference: pd.DataFrame, dataset: str) -> str:
+def reference_title(reference: pd.DataFrame, dataset: str, task: Task) -> str:
     version = reference["dataset"].iloc[0]
-    if version_of(dataset) == version:
-        return f"CinePile {version}, published; other prompt and parser: compare with care"
-    return f"CinePile {version}, published; another dataset, other protocol: not comparable"
+    if version_of(dataset, task) == version:
+        return f"{task.name} {version}, published; other prompt and parser: compare with care"
+    return f"{task.name} {version}, published; another dataset, other protocol: not comparable"
 
 
 def missing_sentence(models: Models) -> str:
@@ -353,9 +384,9 @@ def missing_sentence(models: Models) -> str:
     return f"Missing, and left out of every figure: {'; '.join(parts)}." if parts else ""
 
 
-def results_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
-    titles = {"average": "Average"} | CATEGORY_TITLES
-    return Table(["Model", *(titles[name] for name in columns)], [results_cells(row, columns) for row in rows])
+def results_table(rows: Sequence[Mapping[str, Any]], task: Task) -> Table:
+    columns = (charts.AVERAGE, *task.categories)
+    return Table(["Model", "Average", *task.titles.values()], [results_cells(row, columns) for row in rows])
 
 
 def results_cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:

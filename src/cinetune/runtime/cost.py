@@ -25,15 +25,15 @@ from cinetune.model.planning import Plan, PlannedPack, Schedule, schedule
 from cinetune.model.shape import read_shape
 from cinetune.model.sizes import Size, kept_bytes, size_of
 from cinetune.params import DataParams, ModelParams, Params
-from cinetune.task import questions
-from cinetune.task.questions import CATEGORIES, LETTERS, ClipQuestions, Question
+from cinetune.task import description, groups, questions
+from cinetune.task.description import CINEPILE, Published, Task
+from cinetune.task.questions import ClipQuestions, Question
 
 CHARACTERS_A_TOKEN = 3.5
 # How many the 7B knows.
 MAX_POSITIONS = 4096
-# CinePile v1's training questions as published, and lengths in characters that make 620 tokens of instruction and
-# subtitles and 160 tokens a question: those of the speeds that were measured.
-PUBLISHED_QUESTIONS, QUESTIONS_A_CLIP = 298_888, 32
+# Lengths in characters that make 620 tokens of instruction and subtitles and 160 tokens a question: those of the
+# speeds that were measured.
 SUBTITLE_CHARACTERS, QUESTION_CHARACTERS, CHOICE_CHARACTERS = 1_900, 80, 80
 # NF4 with double quantisation: 4 bits, and the scales of its blocks. Float8 is kept in two orders.
 BYTES_A_QUANTISED_WEIGHT = {"nf4": 0.516, "fp8": 2.0}
@@ -99,21 +99,22 @@ def describe(params: Params) -> list[str]:
     if is_own:
         check_frame_size(config, params.frames.size)
     questions_file = Path(params.data.root) / "questions" / "train.parquet"
+    task = description.of_folder(params.data.root)
     # Of data that nothing can stand in for the questions must be here.
-    if questions_file.is_file() or version_of(params.data.name) is None:
-        planned = _plan(params, encoder_of(params, config, tokenizer))
+    if task.published is None or questions_file.is_file() or version_of(params.data.name, task) is None:
+        planned = _plan(params, encoder_of(params, config, tokenizer, task), task)
     else:
-        planned = published_plan(params, config)
-        notes.append(questions_note(params.data))
+        planned = published_plan(params, config, task)
+        notes.append(questions_note(params.data, task))
     found = estimate(planned.plan, size_of(config, params.train.lora_rank), params)
     speed = matrix_flops(default_device(), params.model.dtype)
     return lines(planned, found, params, speed, notes)
 
 
-def _plan(params: Params, encoder: Encoder) -> TrainingPlan:
+def _plan(params: Params, encoder: Encoder, task: Task) -> TrainingPlan:
     train = params.train
     clips = questions.load(params.data.root, "train")
-    training_clips, validation_clips = questions.split_films(clips, train.validation_fraction, train.seed)
+    training_clips, validation_clips = groups.split_groups(clips, train.validation_fraction, train.seed, task.group)
     limits = train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
     plan = planning.plan(training_clips, encoder, *limits)
     return TrainingPlan(plan, len(training_clips), len(validation_clips))
@@ -129,28 +130,32 @@ def base_shape(params: ModelParams) -> tuple[VideoLlavaConfig, Any, bool]:
         return config, GuessedTokenizer(), False
 
 
-def published_plan(params: Params, config: VideoLlavaConfig) -> TrainingPlan:
-    """CinePile's plan where its questions are not on this machine: one clip of usual length stands for all."""
+def published_plan(params: Params, config: VideoLlavaConfig, task: Task = CINEPILE) -> TrainingPlan:
+    """The plan of published data that is not on this machine: one clip of usual length stands for all."""
+    assert task.published is not None
     tokenizer, train = GuessedTokenizer(), params.train
-    encoder = replace(encoder_of(params, config, tokenizer), video_token_id=tokenizer.video_token_id)
+    encoder = replace(encoder_of(params, config, tokenizer, task), video_token_id=tokenizer.video_token_id)
     one = planning.plan(
-        [_usual_clip()], encoder, train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
+        [_usual_clip(task, task.published)],
+        encoder,
+        train.questions_per_pack,
+        train.tokens_per_pack,
+        train.open_questions_per_pack,
     )
-    clips = PUBLISHED_QUESTIONS // QUESTIONS_A_CLIP
+    clips = task.published.training_questions // task.published.questions_per_clip
     validation = round(clips * train.validation_fraction)
     training = clips - validation
     dropped, shortened = one.dropped_subtitle_tokens * training, one.shortened_clips * training
     return TrainingPlan(Plan(one.packs * training, dropped, shortened), training, validation)
 
 
-def _usual_clip() -> ClipQuestions:
-    category, choice = next(iter(CATEGORIES)), "x" * (CHOICE_CHARACTERS - 1)
-    choices = tuple(f"{choice}{letter}" for letter in LETTERS)
+def _usual_clip(task: Task, published: Published) -> ClipQuestions:
+    choice = "x" * (CHOICE_CHARACTERS - 1)
+    choices = tuple(f"{choice}{letter}" for letter in task.letters)
     questions = tuple(
-        Question(str(number), "x" * QUESTION_CHARACTERS, choices, 0, category, "False", "0")
-        for number in range(QUESTIONS_A_CLIP)
+        Question(str(number), "x" * QUESTION_CHARACTERS, choices, 0) for number in range(published.questions_per_clip)
     )
-    return ClipQuestions("clip", "film", "x" * SUBTITLE_CHARACTERS, questions)
+    return ClipQuestions("clip", task.group, "x" * SUBTITLE_CHARACTERS, questions)
 
 
 def estimate(plan: Plan, size: Size, params: Params) -> Estimate:
@@ -242,8 +247,9 @@ def base_note(params: ModelParams) -> str:
     )
 
 
-def questions_note(params: DataParams) -> str:
+def questions_note(params: DataParams, task: Task = CINEPILE) -> str:
+    assert task.published is not None
     return (
-        f"{params.root!r} holds no questions yet: as many as CinePile v1 trains on, {QUESTIONS_A_CLIP} a clip and of "
-        "usual length, stand in for them"
+        f"{params.root!r} holds no questions yet: as many as {task.name} v1 trains on, "
+        f"{task.published.questions_per_clip} a clip and of usual length, stand in for them"
     )

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cinetune.data import licences
-
-NON_COMMERCIAL = (
-    "CinePile is licensed CC-BY-NC-SA-4.0, and so is what is made of it: this adapter may be used, shared and "
-    "changed non-commercially, under the same terms and with attribution. The clips belong to their owners."
-)
+from cinetune.task import description
 
 
 def accuracy(metrics: Mapping[str, Any]) -> str:
@@ -29,9 +24,12 @@ def text(config: Mapping[str, Any], metrics: Mapping[str, Any] | None, tags: Map
     revision = f" at {base['revision']}" if base["revision"] else ""
     place = "It is in this version." if config["embeds_base"] else "It is not included: it is looked up at load."
     licence = tags.get("licence", "unknown")
-    terms = f"\n\n{NON_COMMERCIAL}" if licence == licences.CINEPILE else ""
+    task = description.saved(config.get("task"))
+    terms = f"\n\n{task.terms}" if task.terms and licence == task.licence else ""
+    language = f" in {task.language}" if task.language else ""
+    seen = "a few frames and the subtitles" if task.subtitles else "a few frames"
     good = f"accuracy {accuracy(metrics)}" if metrics else "not evaluated"
-    return f"""# Video-LLaVA fine-tuned on movie scenes: {good}
+    return f"""# Video-LLaVA fine-tuned on {task.subject}: {good}
 
 A LoRA adapter for the base model `{base["base"]}`{revision}, quantisation `{base["quantization"]}`,
 computed in `{base["dtype"]}`. {place} It must have the digest `{config["base_sha256"]}`.
@@ -51,9 +49,9 @@ Trained on {tags.get("data", "data of unknown name")}. Licence of the adapter: {
 
 ## Limits
 
-It answers about short movie scenes in English, from a few frames and the subtitles; it hears nothing. A
-multiple-choice answer is always one of the options, also where none is right. `confidence` is the share of
-probability that the model gives the option among the five, not a promise.
+It answers about {task.subject}{language}, from {seen}; it hears nothing. A multiple-choice answer, of
+{task.counted} options, is always one of these, also where none is right. `confidence` is the share of probability that
+the model gives the option among them, not a promise.
 
 ## Reproducing it
 
@@ -84,8 +82,9 @@ def _shown(name: str, tags: Mapping[str, str]) -> str:
 def _results(metrics: Mapping[str, Any] | None) -> str:
     if metrics is None:
         return "Not evaluated when this version was logged."
+    resampled = metrics.get("resampled", "clips")
     lines = [
-        f"On the {metrics['split']} split of {metrics['dataset']}; intervals are 95 %, over clips.",
+        f"On the {metrics['split']} split of {metrics['dataset']}; intervals are 95 %, over {resampled}.",
         "",
         "| scorer | accuracy in % | interval | questions | unparsed |",
         "| --- | --- | --- | --- | --- |",

@@ -30,6 +30,7 @@ from cinetune.serving.pyfunc import trying
 from cinetune.serving.requests import form
 from cinetune.serving.service import example_row
 from cinetune.task import prompts
+from cinetune.task.description import Task
 
 # What MLflow takes as a description.
 MAX_CARD_CHARS = 5000
@@ -65,7 +66,7 @@ def log_model(
         "frame_settings": identity(FrameSettings.of(params.frames)),
         "max_subtitle_tokens": params.prompt.max_subtitle_tokens,
         "truncate": params.prompt.truncate,
-        "prompt_hash": prompts.template_hash(),
+        "prompt_hash": prompts.template_hash(adapter.task),
         "prompt_code_hash": provenance.prompt_code_digest(),
         "source_digest": provenance.source_digest(),
         "questions_per_pack": params.evaluate.questions_per_pack,
@@ -73,6 +74,7 @@ def log_model(
         "serve": asdict(params.serve),
         "clips": str(Path(params.data.root) / "clips"),
         "root": root,
+        "task": adapter.task.to_dict(),
     }
     package = Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as scratch, trying() as trial:
@@ -98,7 +100,7 @@ def log_model(
             artifacts=artifacts,
             code_paths=[str(package)],
             signature=signature(params.evaluate.max_new_tokens, params.frames.num_frames),
-            input_example=pd.DataFrame([example_row()]),
+            input_example=pd.DataFrame([example_row(adapter.task)]),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
             params={
                 "adapter_digest": adapter.digest,
@@ -118,9 +120,9 @@ def log_model(
         return info
 
 
-def measured(params: Params) -> dict[str, str]:
+def measured(params: Params, task: Task) -> dict[str, str]:
     """What will decide the answers of a version with these params, as made_from.json says it of an evaluation."""
-    return seen_by(params, lookup.measure(lookup.find_base(params.model, str(Path.cwd()))))
+    return seen_by(params, lookup.measure(lookup.find_base(params.model, str(Path.cwd()))), task)
 
 
 def _copy_base(base: Path, target: Path) -> Path:

@@ -10,7 +10,8 @@ from cinetune.errors import InputError
 from cinetune.params import PredictParams
 from cinetune.serving import sources
 from cinetune.serving.sources import CLIP
-from cinetune.task.questions import check_choices
+from cinetune.task.checks import check_choices
+from cinetune.task.description import Task
 
 if TYPE_CHECKING:
     from cinetune.frames.sampling import ClipFrames
@@ -34,14 +35,14 @@ def check(asked: PredictParams) -> None:
         raise InputError(f"subtitles {asked.subtitles!r} do not exist: name a file, or give the words themselves.")
 
 
-def read_choices(choices: str) -> tuple[str, ...] | None:
-    """Options between |; None for an open question. Raises InputError for what cannot be asked."""
+def read_choices(choices: str, task: Task) -> tuple[str, ...] | None:
+    """Options between |; None for an open question. Raises InputError for what cannot be asked of a task's model."""
     if not choices.strip():
         return None
     options = [choice.strip() for choice in choices.split("|")]
-    reason = check_choices(options)
+    reason = check_choices(options, task)
     if reason:
-        raise InputError(f"{reason}; separate five options by |, or give none for an open question.")
+        raise InputError(f"{reason}; separate options by |, or give none for an open question.")
     return tuple(options)
 
 
@@ -57,7 +58,7 @@ def answer(asked: PredictParams, service: Service) -> tuple[ClipFrames, dict[str
     part = (asked.start, asked.end) if asked.start or asked.end else None
     with Decoder(Limits.of(service.frames)) as decoder:
         clip = decoder.read(source, FrameSettings.of(service.frames), asked.video, part)
-    question = QuestionPrompt(asked.question, read_choices(asked.choices))
+    question = QuestionPrompt(asked.question, read_choices(asked.choices, service.task))
     return clip, service.ask(clip, _read_subtitles(asked, service), question)
 
 

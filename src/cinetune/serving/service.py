@@ -42,14 +42,20 @@ from cinetune.serving.pools import ClipCache, DecoderPool
 from cinetune.serving.requests import row as asked_row
 from cinetune.serving.requests.form import Options
 from cinetune.serving.server.deadline import Deadline
-from cinetune.task import prompts
-from cinetune.task.questions import LETTERS
+from cinetune.task import description, prompts
+from cinetune.task.description import LETTERS, Task
 
 MAX_ERROR_CHARS = 300
 # Why a request as a whole is not answered.
 TIME_OVER = "the time for this request is over: send fewer rows, or raise the server's timeout."
 MANY_WAITING = "as many requests are waiting as there is room for: send this again in a moment."
 FAILED = "the model failed on this request: see the server's log."
+# What the example may be asked with, and with how many of them where a task takes any number.
+EXAMPLE_CHOICES = (
+    "to the right", "to the left", "up", "down", "nowhere", "round and round", "up and down", "off the screen",
+    "back again", "towards us",
+)  # fmt: skip
+USUAL_CHOICES = 5
 ANSWER = ("answer", "choice", "confidence", "raw", "error")
 
 
@@ -76,6 +82,7 @@ class Service:
         max_new_tokens: int,
     ) -> None:
         self.frames, self.limits, self.clips_folder = frames, limits, clips_folder
+        self.task = encoder.task
         self.defaults = Options(max_new_tokens, "lenient", frames.num_frames)
         self.engine = Engine(
             adapted,
@@ -99,7 +106,9 @@ class Service:
         Raises InputError when the base model is missing or is not the one of training, and when the adapter's
         files are not those that were registered.
         """
-        if config["prompt_hash"] != prompts.template_hash():
+        # Versions that were registered before there were other tasks are CinePile's.
+        task = description.saved(config.get("task"))
+        if config["prompt_hash"] != prompts.template_hash(task):
             raise InputError(
                 "this version was made with another prompt template than this code has: "
                 "serve it with `mlflow models serve`, which uses its own code, or register the adapter again."
@@ -120,7 +129,7 @@ class Service:
         subtitles = config["max_subtitle_tokens"], config.get("truncate", "end")
         service = cls(
             load_adapter(loaded, adapter),
-            encoder_for(loaded.config, tokenizer, frames.num_frames, *subtitles),
+            encoder_for(loaded.config, tokenizer, frames.num_frames, *subtitles, task),
             frames,
             sources.find_clips(config),
             limits_of(config),
@@ -138,7 +147,7 @@ class Service:
         check_frame_size(base.config, params.frames.size)
         return cls(
             load_adapter(base, adapter.folder),
-            encoder_of(params, base.config, tokenizer),
+            encoder_of(params, base.config, tokenizer, adapter.task),
             params.frames,
             Path(params.data.root) / "clips",
             params.serve,
@@ -151,7 +160,7 @@ class Service:
 
         Raises InputError where not even the example can be answered.
         """
-        row = example_row()
+        row = example_row(self.task)
         rows = [row, row | {"choices": None}]
         for result in self.answer(rows, replace(self.defaults, max_new_tokens=2), Deadline(None)):
             if result["error"]:
@@ -200,7 +209,7 @@ class Service:
         clips: dict[str | bytes, Clip | str],
     ) -> _Row:
         """Raises InputError for a row that cannot be answered; `clips` caches this request's videos."""
-        asked = asked_row.read(row)
+        asked = asked_row.read(row, self.task)
         source = asked.video
         if source not in clips:
             deadline.check()
@@ -275,8 +284,8 @@ def refused(reason: str) -> dict[str, Any]:
     return {"answer": "", "choice": None, "confidence": None, "raw": "", "error": f"{shown}."}
 
 
-def example_row() -> dict[str, Any]:
-    """A row that any version answers: one second of a moving square."""
+def example_row(task: Task) -> dict[str, Any]:
+    """A row that a version of this task answers: one second of a moving square."""
     pictures: np.ndarray = np.full((12, 64, 64, 3), 90, dtype=np.uint8)
     for number, picture in enumerate(pictures):
         picture[24:40, 4 * number : 4 * number + 16] = (230, 200, 40)
@@ -287,6 +296,6 @@ def example_row() -> dict[str, Any]:
     return {
         "video": content,
         "question": "Where does the square go?",
-        "choices": ["to the right", "to the left", "up", "down", "nowhere"],
+        "choices": list(EXAMPLE_CHOICES[: max(task.min_choices, min(USUAL_CHOICES, task.max_choices))]),
         "subtitles": "<subtitle> Look at it go.",
     }

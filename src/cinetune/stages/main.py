@@ -24,6 +24,7 @@ def run(params: Params) -> None:
     from cinetune.data import licences
     from cinetune.evaluation import metrics
     from cinetune.report import evaluation_report
+    from cinetune.task import description
 
     name = pipeline.run_name("main", params.data.name, *pipeline.unusual(params, "train"))
     with lifecycle.start("main", name=name) as tracked:
@@ -31,7 +32,8 @@ def run(params: Params) -> None:
             raise InputError("main writes to MLflow: unset CINETUNE_UNTRACKED, or run `dvc repro`.")
         _check_inputs(params)
         # Registration would refuse it after all the work.
-        licences.of_data(params.data.name, params.register.accept_licence)
+        task = description.of_folder(params.data.root)
+        licences.of_data(params.data.name, params.register.accept_licence, task)
         registry.check_data(params.register.name, params.data.name)
         tracked.set_tags(pipeline.tags_of(params))
         tracked.log_params(params.to_dict())

@@ -1,7 +1,8 @@
-"""Make CinePile-mini: short drawn films with questions in CinePile's columns.
+"""Make CinePile-mini: short drawn films with questions in CinePile's columns. Or the second example, drawn cameras.
 
-Takes nothing but the section `mini` of params.yaml; makes <data.root>/questions/, clips/ and clips.parquet,
-the same bytes for the same parameters. Run it with `python -m cinetune mini`.
+Takes nothing but the section `mini` of params.yaml; makes <data.root>/questions/, clips/ and clips.parquet (of cameras
+task.yaml in the last one's place), the same bytes for the same parameters. Run it with `python -m cinetune mini`, or
+with `python -m cinetune mini --params recipes/cameras.yaml`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from cinetune.params import Params
 
 
 def run(params: Params) -> dict[str, int]:
-    from cinetune.data.mini import dataset
+    from cinetune.data.mini import cameras, dataset
 
-    counts = dataset.make(Path(params.data.root), params.mini, params.frames.workers)
+    maker = cameras if params.mini.task == "cameras" else dataset
+    counts = maker.make(Path(params.data.root), params.mini, params.frames.workers)
     print(f"mini: {', '.join(f'{count} {name}' for name, count in counts.items())} in {params.data.root}.")
     return counts
 

@@ -34,10 +34,11 @@ SHEET, ANSWER = "frames.png", "answer.json"
 def run(params: Params) -> dict[str, Any]:
     """The answer as the server would give it; raises InputError for a question that cannot be answered."""
     from cinetune.serving import prediction
+    from cinetune.task.description import Task
 
     asked = params.predict
     prediction.check(asked)
-    choices = prediction.read_choices(asked.choices)
+    choices = prediction.read_choices(asked.choices, Task())
 
     from cinetune.report import contact_sheet
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SECTIONS = ("register", "model", "prompt", "frames")
 DESCRIPTION = (
-    "Video-LLaVA fine-tuned on questions about movie scenes: a LoRA adapter and the name of its base. `challenger` is "
+    "Video-LLaVA fine-tuned on questions about {subject}: a LoRA adapter and the name of its base. `challenger` is "
     "the newest version, `champion` the one to serve: `python -m cinetune serve models:/{name}@champion`."
 )
 
@@ -64,8 +64,8 @@ def _register(params: Params, tracked: runs.Tracker) -> tuple[str, str]:
     adapter = Adapter.open(chosen.adapter)
     evaluation = Evaluation.open(chosen.evaluation, remedy=f"evaluate {chosen.adapter!r} first")
     params = adapter.params(params)
-    evaluation.check_of(adapter, params, packaging.measured(params))
-    licence = licences.of_data(params.data.name, chosen.accept_licence)
+    evaluation.check_of(adapter, params, packaging.measured(params, adapter.task))
+    licence = licences.of_data(params.data.name, chosen.accept_licence, adapter.task)
     registry.check_data(chosen.name, params.data.name)
     known = registry.version_of(chosen.name, adapter.digest)
     version = known or _create(params, adapter, evaluation, licence, tracked)
@@ -86,7 +86,7 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
         pipeline.log_questions(tracked, params, "train")
         dataset = pipeline.log_questions(tracked, params, summary["split"])
         tracked.log_model_metrics(info.model_id, metrics.mlflow_metrics(summary), dataset)
-    registry.describe_model(name, DESCRIPTION.format(name=name))
+    registry.describe_model(name, DESCRIPTION.format(name=name, subject=adapter.task.subject))
     # The rest is in the card, and whole in the version's origin.json.
     tags = {"accuracy": model_card.accuracy(summary), "data": params.data.name, "licence": licence}
     return registry.create_version(name, info.model_uri, adapter.digest, tags)

@@ -27,14 +27,15 @@ def run(params: Params, is_pipeline: bool = False) -> Path:
     ) as tracked:
         from cinetune.artifacts import Evaluation
         from cinetune.report import evaluation_report
-        from cinetune.task.questions import shared_films
+        from cinetune.task.groups import shared_groups
 
         target = pipeline.REPORT if is_pipeline else pipeline.RUNS / tracked.id / "report"
         base, finetuned = (
             Evaluation.open(pipeline.EVALUATION / name, remedy=f"run `dvc repro evaluate_{name}`")
             for name in ("base", "finetuned")
         )
-        shared_films(finetuned.predictions.reindex(columns=["film"])["film"].dropna(), params.data.root, "train")
+        word = finetuned.task.group
+        shared_groups(finetuned.predictions.reindex(columns=[word])[word].dropna(), params.data.root, "train")
         card = Path(params.model.base) / "pretraining.json"
         with whole_folder(target) as folder:
             evaluation_report.write(

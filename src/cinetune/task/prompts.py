@@ -10,16 +10,13 @@ import re
 from collections.abc import Sequence
 
 from cinetune.files import text_digest
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import CINEPILE, LETTERS, Task
 
 VIDEO = "<video>"
 SUBTITLE_MARK = "<subtitle>"
 ROLE = "ASSISTANT:"
 
-INSTRUCTION = (
-    "USER: Below are the subtitles and the frames of a movie scene, then a question about it. "
-    "Where five options are given, reply with the letter of the right one and with nothing else."
-)
+ASKING = "USER:"
 REMINDER = "Reply with one letter."
 OPEN_REMINDER = "Reply in a few words."
 
@@ -37,14 +34,15 @@ def neutralise(text: str) -> str:
 
 
 def spoken(subtitles: str) -> str:
-    """The words of CinePile's subtitles, one line each, without their `<subtitle>` marks."""
+    """The words of subtitles, one line each, without CinePile's `<subtitle>` marks."""
     lines = (line.replace(SUBTITLE_MARK, " ").strip() for line in subtitles.splitlines())
     return neutralise("\n".join(line for line in lines if line))
 
 
-def prefix(words: str) -> str:
+def prefix(words: str, task: Task = CINEPILE) -> str:
     """What all questions of a clip share; `words` comes from `spoken`, perhaps shortened. Holds one `<video>`."""
-    return f"{INSTRUCTION}\nSubtitles:\n{words}\nFrames: {VIDEO}\n"
+    subtitles = f"Subtitles:\n{words}\n" if task.subtitles else ""
+    return f"{ASKING} {task.told}\n{subtitles}Frames: {VIDEO}\n"
 
 
 def seam() -> str:
@@ -58,20 +56,20 @@ def suffix(question: str, choices: Sequence[str] | None) -> str:
     if choices is None:
         return f"{line}{OPEN_REMINDER} {ROLE}"
     options = "".join(
-        f"- {letter}) {neutralise(choice.strip())}\n" for letter, choice in zip(LETTERS, choices, strict=True)
+        f"- {letter}) {neutralise(choice.strip())}\n" for letter, choice in zip(LETTERS, choices, strict=False)
     )
     return f"{line}{options}{REMINDER} {ROLE}"
 
 
-def template() -> dict[str, str]:
+def template(task: Task = CINEPILE) -> dict[str, str]:
     """The template as data, to be saved beside whatever was made with it."""
     return {
-        "prefix": prefix("{subtitles}"),
-        "suffix": suffix("{question}", [f"{{option {letter}}}" for letter in LETTERS]),
+        "prefix": prefix("{subtitles}", task),
+        "suffix": suffix("{question}", [f"{{option {letter}}}" for letter in task.letters]),
         "open_suffix": suffix("{question}", None),
     }
 
 
-def template_hash() -> str:
+def template_hash(task: Task = CINEPILE) -> str:
     """Changes when, and only when, the template does."""
-    return text_digest("\0".join(template().values()))[:16]
+    return text_digest("\0".join(template(task).values()))[:16]

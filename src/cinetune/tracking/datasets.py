@@ -7,11 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
+from cinetune.task.description import Task
 
-def describe(path: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """Type by column, and the numbers of rows, clips and films; texts are not read."""
+
+def describe(path: Path, task: Task) -> tuple[dict[str, str], dict[str, int]]:
+    """Type by column, and the numbers of rows, clips and groups; texts are not read."""
     schema = pq.read_schema(path)
-    table = pd.read_parquet(path, columns=["movie_name", "year", "yt_clip_link"])
-    films = len(table[["movie_name", "year"]].drop_duplicates())
-    counts = {"rows": len(table), "clips": int(table["yt_clip_link"].nunique()), "films": films}
+    clip, *of_group = (task.column(name) for name in ("clip_id", "group", "year"))
+    told = [column for column in of_group if column in schema.names] or [clip]
+    table = pd.read_parquet(path, columns=list(dict.fromkeys([clip, *told])))
+    counts = {"rows": len(table), "clips": int(table[clip].nunique()), task.groups: len(table[told].drop_duplicates())}
     return {field.name: str(field.type) for field in schema}, counts

@@ -62,7 +62,7 @@ def _judge(params: Params, champion: str | None, version: str, evaluation: Evalu
     except InputError:
         found = Verdict(False, f"the predictions of version {champion} are gone, so the two cannot be compared")
     else:
-        found = judge(evaluation.predictions, theirs.predictions, champion, chosen, params.evaluate)
+        found = judge(evaluation.predictions, theirs.predictions, champion, chosen, params.evaluate, evaluation.task)
     if chosen.force:
         return Verdict(True, f"forced; without that: {found.reason}")
     rolled_back = _rolled_back(history(chosen.name)).get(version)

@@ -15,7 +15,8 @@ from cinetune.frames.store import FrameStore
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
 from cinetune.runtime import checkpoints, distributed
-from cinetune.task import prompts, questions
+from cinetune.task import description, groups, prompts, questions
+from cinetune.task.description import Task
 from cinetune.task.questions import ClipQuestions
 
 if TYPE_CHECKING:
@@ -33,21 +34,22 @@ HOW = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """Clips of training films and of held-out ones; `clips_missing` have no frames."""
+    """Clips to train on and of held-out groups; `clips_missing` have no frames."""
 
     training_clips: list[ClipQuestions]
     validation_clips: list[ClipQuestions]
     clips_missing: int
     store: FrameStore
+    task: Task
 
     @classmethod
     def read(cls, params: Params, open_frames: Callable[[Params], FrameStore]) -> Inputs:
-        clips = questions.load(params.data.root, "train")
-        questions.shared_films([clip.film for clip in clips], params.data.root, "test")
+        task, clips = description.of_folder(params.data.root), questions.load(params.data.root, "train")
+        groups.shared_groups([clip.group for clip in clips], params.data.root, "test")
         store = open_frames(params)
         seen = store.with_frames(clips)
-        split = questions.split_films(seen, params.train.validation_fraction, params.train.seed)
-        return cls(*split, len(clips) - len(seen), store)
+        split = groups.split_groups(seen, params.train.validation_fraction, params.train.seed, task.group)
+        return cls(*split, len(clips) - len(seen), store, task)
 
 
 def settings_of(params: Params) -> dict[str, dict[str, Any]]:
@@ -71,7 +73,7 @@ def identity(params: Params, inputs: Inputs, frames: Path) -> dict[str, str]:
         "the frames": content_digest(frames),
         "the base model": base["base"],
         "the tokenizer": base["tokenizer"],
-        "the prompt": f"{prompts.template_hash()} {provenance.prompt_code_digest()}",
+        "the prompt": f"{prompts.template_hash(inputs.task)} {provenance.prompt_code_digest()}",
         "code": provenance.code_digest("train"),
     }
 
@@ -91,7 +93,7 @@ def fit(
     with memory.explained(f"loading base model {params.model.base!r}"):
         base, tokenizer = load_base(params.model, distributed.device())
     check_frame_size(base.config, params.frames.size)
-    encoder = encoder_of(params, base.config, tokenizer)
+    encoder = encoder_of(params, base.config, tokenizer, inputs.task)
     checkpoint = checkpoints.last(work)
     if checkpoint is not None and distributed.is_first():
         logger.info("train: resuming from %s.", checkpoint)
@@ -122,7 +124,7 @@ def save(params: Params, inputs: Inputs, result: TrainingResult, target: Path) -
         "validation_clips": len(inputs.validation_clips),
         "clips_missing": inputs.clips_missing,
     }
-    with writing_adapter(target, settings_of(params), summary) as folder:
+    with writing_adapter(target, settings_of(params), summary, inputs.task) as folder:
         save_adapter(result.model, folder)
     return summary
 

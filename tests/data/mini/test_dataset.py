@@ -80,7 +80,7 @@ def test_making_a_dataset_writes_what_the_tables_say(tmp_path: Path) -> None:
     assert counts == {"clips": 2, "train_questions": 16, "test_questions": 16}
     for split, table in tables(one_clip_each).items():
         (clip,) = questions.load(tmp_path, split)
-        assert clip == questions.group(table, "made")[0]
+        assert clip == questions.clips_of(table, "made")[0]
         assert (tmp_path / "clips" / f"{clip.clip_id}.mp4").is_file()
     manifest = pd.read_parquet(tmp_path / "clips.parquet")
     assert sorted(manifest["clip_id"]) == sorted(path.stem for path in (tmp_path / "clips").iterdir())
@@ -161,7 +161,7 @@ def test_subtitles_are_lines_with_cinepiles_mark(rows: pd.DataFrame) -> None:
 
 
 def test_every_row_can_be_used(shipped: dict[str, pd.DataFrame]) -> None:
-    clips = {split: questions.group(table, split) for split, table in shipped.items()}
+    clips = {split: questions.clips_of(table, split) for split, table in shipped.items()}
     assert {split: len(members) for split, members in clips.items()} == {"train": 270, "test": 90}
     for clip in (clip for members in clips.values() for clip in members):
         assert len(clip.questions) == 16 == len({question.text for question in clip.questions})

@@ -14,7 +14,7 @@ import pytest
 from builders.questions import row, take
 from builders.refusals import sentence
 from cinetune.data.sources import formats
-from cinetune.task import questions
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.data
 
@@ -79,7 +79,7 @@ def test_a_csv_file_is_read_as_excel_saves_it(tmp_path: Path, delimiter: str, en
         file.write(delimiter * (len(cells) - 1) + "\r\n")
     taken, [clip] = take(path)
     assert taken.rejected == [] and taken.num_rows == 1
-    assert (clip.film, clip.questions[0].hard_split) == ("Harbour / Men, 2 (1992)", "True")
+    assert (clip.group, clip.questions[0].hard_split) == ("Harbour / Men, 2 (1992)", "True")
 
 
 def test_what_pandas_saves_is_read_back(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_what_pandas_saves_is_read_back(tmp_path: Path) -> None:
         assert len(clip.questions) == 3 and len(taken.rejected) == 1 and clip.genres == ("Drama", "Crime"), suffix
 
 
-@pytest.mark.parametrize("category", list(questions.CATEGORIES))
+@pytest.mark.parametrize("category", list(CINEPILE.shorts))
 @pytest.mark.parametrize("written_as", ["\r\n", "_x000D_\n", " ", "\\n", "\\r\\n", "\n ", "\u00a0"])
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 def test_a_category_is_known_however_its_line_break_is_written(

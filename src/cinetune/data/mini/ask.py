@@ -76,12 +76,12 @@ class Question:
     needs: str
     hard: bool = False
 
-    def choices(self, rng: np.random.Generator, position: int) -> tuple[str, ...]:
-        """Five options, the truth at `position`; wrong ones first from `near`, then from `others`."""
+    def choices(self, rng: np.random.Generator, position: int, count: int = NUM_CHOICES) -> tuple[str, ...]:
+        """`count` options, the truth at `position`; wrong ones first from `near`, then from `others`."""
         near = [option for option in dict.fromkeys(self.near) if option != self.answer]
         others = [option for option in dict.fromkeys(self.others) if option != self.answer and option not in near]
         wrong = [near[i] for i in rng.permutation(len(near))] + [others[i] for i in rng.permutation(len(others))]
-        wrong = [wrong[i] for i in rng.permutation(NUM_CHOICES - 1)]
+        wrong = [wrong[i] for i in rng.permutation(count - 1)]
         return (*wrong[:position], self.answer, *wrong[position:])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,9 @@ import pandas as pd
 from cinetune.data.mini import ask, draw, story, talk
 from cinetune.frames.encoding import encode
 from cinetune.params import MiniParams
-from cinetune.task.questions import CATEGORIES, COLUMNS
+from cinetune.task.description import CINEPILE
 
-FULL_CATEGORY = {short.upper(): full for full, short in CATEGORIES.items()}
+FULL_CATEGORY = {short.upper(): full for short, full in CINEPILE.categories.items()}
 
 
 def clip_id(film: story.Film, index: int) -> str:
@@ -27,11 +27,9 @@ def clip_id(film: story.Film, index: int) -> str:
 def make(root: Path, params: MiniParams, workers: int) -> dict[str, int]:
     """Write `questions/`, `clips/` and `clips.parquet` under `root`; the same bytes for the same parameters."""
     clips = invent(params)
-    (root / "clips").mkdir(parents=True, exist_ok=True)
     (root / "questions").mkdir(parents=True, exist_ok=True)
     everything = [clip for split in clips.values() for clip in split]
-    with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(partial(_write_clip, root / "clips"), everything, chunksize=4))
+    write_clips(root / "clips", {clip_id(clip.film, clip.index): clip for clip in everything}, workers)
     counts = {"clips": len(everything)}
     for split, members in clips.items():
         questions = table(members, params.seed)
@@ -53,9 +51,16 @@ def invent(params: MiniParams) -> dict[str, list[story.Clip]]:
     }
 
 
-def _write_clip(folder: Path, clip: story.Clip) -> None:
-    path = folder / f"{clip_id(clip.film, clip.index)}.mp4"
-    encode(path, (draw.render(clip, frame) for frame in range(clip.num_frames)), story.FPS)
+def write_clips(folder: Path, clips: Mapping[str, story.Clip], workers: int) -> None:
+    """Draw clips, by id, as <folder>/<id>.mp4."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(partial(_write_clip, folder), clips.items(), chunksize=4))
+
+
+def _write_clip(folder: Path, named: tuple[str, story.Clip]) -> None:
+    name, clip = named
+    encode(folder / f"{name}.mp4", (draw.render(clip, frame) for frame in range(clip.num_frames)), story.FPS)
 
 
 def _link(clip: story.Clip) -> str:
@@ -109,4 +114,4 @@ def table(clips: Sequence[story.Clip], seed: int) -> pd.DataFrame:
                     "clip_id": clip_id(clip.film, clip.index),
                 }
             )
-    return pd.DataFrame(rows, columns=[*COLUMNS, "clip_id"])
+    return pd.DataFrame(rows, columns=list(CINEPILE.columns.values()))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from cinetune.data.sources import formats, hub
 from cinetune.data.sources.formats import Row
 from cinetune.errors import InputError, reason_of
-from cinetune.task import questions
+from cinetune.task.description import CINEPILE
 
 SPLITS = ("train", "test")
 READERS = {
@@ -92,5 +92,5 @@ def _rows(path: Path) -> Iterator[Row]:
 def _missing(row: Row) -> str | None:
     if isinstance(row, str):
         return None
-    columns = ("url", "title") if "url" in row and "question" not in row else questions.COLUMNS
-    return next((name for name in columns if name not in row), None)
+    columns = ("url", "title") if "url" in row and "question" not in row else CINEPILE.columns.values()
+    return next((name for name in columns if name not in row and name != "clip_id"), None)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from cinetune.data import licences
 from cinetune.data.intake import ClipRequest, Intake, keep_only
 from cinetune.data.sources import hub
 from cinetune.errors import InputError
@@ -18,6 +17,7 @@ from cinetune.files import move_whole, write_whole
 from cinetune.params import DownloadParams
 from cinetune.task import data_card
 from cinetune.task.data_card import DataCard
+from cinetune.task.description import CINEPILE
 
 Key = tuple[str, str]
 
@@ -25,7 +25,7 @@ Key = tuple[str, str]
 def card_of(params: DownloadParams) -> DataCard:
     """The card of what is to be downloaded, without rows."""
     if params.questions in hub.VERSIONS:
-        return DataCard(f"CinePile-{params.questions}", params.questions, params.revision, licences.CINEPILE)
+        return DataCard(f"{CINEPILE.name}-{params.questions}", params.questions, params.revision, CINEPILE.licence)
     return DataCard()
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 from cinetune.errors import InputError
 from cinetune.inference.scoring import QuestionPrompt
 from cinetune.serving.requests.form import COLUMNS
-from cinetune.task.questions import NUM_CHOICES, check_choices, check_text
+from cinetune.task.checks import check_choices, check_text
+from cinetune.task.description import Task
 
 MAX_TEXT_CHARS, MAX_SUBTITLE_CHARS = 10_000, 200_000
 KINDS: tuple[tuple[Any, str], ...] = (
@@ -35,12 +36,12 @@ class AskedRow:
     subtitles: str
 
 
-def read(row: Mapping[str, Any]) -> AskedRow:
-    """Raises InputError for a row that cannot be asked. An absent value is one that is null."""
+def read(row: Mapping[str, Any], task: Task) -> AskedRow:
+    """Raises InputError for a row that cannot be asked of a model of this task. An absent value is one that is null."""
     video, question, choices, subtitles = (_present(row.get(name)) for name in COLUMNS)
     return AskedRow(
         _video(video),
-        QuestionPrompt(_question(question), None if choices is None else _choices(choices)),
+        QuestionPrompt(_question(question), None if choices is None else _choices(choices, task)),
         "" if subtitles is None else _text("subtitles", subtitles, MAX_SUBTITLE_CHARS),
     )
 
@@ -66,13 +67,13 @@ def _question(value: Any) -> str:
     return text
 
 
-def _choices(values: Any) -> tuple[str, ...]:
+def _choices(values: Any, task: Task) -> tuple[str, ...]:
     if not isinstance(values, list | tuple | np.ndarray):
-        raise InputError(f"choices must be a list of {NUM_CHOICES} texts, or null, got {_kind(values)}")
-    if len(values) != NUM_CHOICES:
-        raise InputError(f"choices must be {NUM_CHOICES}, got {len(values)}")
+        raise InputError(f"choices must be a list of {task.counted} texts, or null, got {_kind(values)}")
+    if not task.min_choices <= len(values) <= task.max_choices:
+        raise InputError(f"choices must be {task.counted}, got {len(values)}")
     texts = tuple(_text("a choice", value, MAX_TEXT_CHARS) for value in values)
-    if reason := check_choices(texts):
+    if reason := check_choices(texts, task):
         raise InputError(reason)
     return texts
 
