@@ -116,8 +116,10 @@ class FramesParams:
     engine: Literal["local", "ray"]
     shard: str
     out: str
-    # Not among what a registered version keeps from before it was added.
+    # Not among what a registered version keeps from before they were added.
     dry_run: Switch = False
+    source: Literal["videos", "images"] = "videos"
+    images_per_s: Amount = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -191,7 +192,7 @@ def test_many_videos_come_in_the_order_given_and_bad_ones_cost_nothing_else(tmp_
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(good.read_bytes()[:2000])
     paths = [(f"clip-{i}", broken if i % 3 == 1 else good) for i in range(11)]
-    results = list(read_many(iter(paths), UNIFORM, LIMITS, workers=2))
+    results = list(read_many(iter(paths), UNIFORM, partial(Decoder, LIMITS), workers=2))
     assert [name for name, _ in results] == [name for name, _ in paths]
     for i, (name, result) in enumerate(results):
         if i % 3 == 1:
@@ -202,13 +203,13 @@ def test_many_videos_come_in_the_order_given_and_bad_ones_cost_nothing_else(tmp_
 
 def test_no_videos_start_no_child(tmp_path: Path) -> None:
     before = children()
-    assert list(read_many([], UNIFORM, LIMITS, workers=4)) == []
+    assert list(read_many([], UNIFORM, partial(Decoder, LIMITS), workers=4)) == []
     assert children() == before
 
 
 def test_stopping_early_leaves_no_child(good: Path) -> None:
     before = children()
-    results = read_many([(str(i), good) for i in range(50)], SHOTS, LIMITS, workers=2)
+    results = read_many([(str(i), good) for i in range(50)], SHOTS, partial(Decoder, LIMITS), workers=2)
     next(results)
     results.close()
     assert children() == before

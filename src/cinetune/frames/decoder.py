@@ -10,13 +10,14 @@ import math
 import queue
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import numpy as np
 
@@ -29,20 +30,20 @@ from cinetune.sandbox import SINGLE_THREADED, Child, read_message
 IDLE_TIMES, MIN_IDLE_S = 10, 5.0
 
 
-class Decoder:
+class DecodingChild(ABC):
     """A child process that decodes one clip after another, replaced when a clip takes it down.
 
     Use as a context manager. One call at a time; a second thread waits for the first.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, module: str) -> None:
+        self._limits, self._module = limits, module
         self._idle_s = max(IDLE_TIMES * limits.timeout_s, MIN_IDLE_S)
         self._child: Child | None = None
         self._lock = threading.Lock()
         self._is_closed = False
 
-    def __enter__(self) -> Decoder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,34 +58,21 @@ class Decoder:
         with self._lock:
             self._discard()
 
-    def read(
-        self,
-        source: Path | bytes,
-        settings: FrameSettings,
-        name: str | None = None,
-        part: tuple[float, float] | None = None,
-    ) -> ClipFrames:
-        """The clip's frames, or those of a part of it (start and end in s, an end of 0 is the clip's).
+    @abstractmethod
+    def read(self, source: Path, settings: FrameSettings, name: str | None = None) -> ClipFrames:
+        """The clip's frames. Raises VideoError; its text shows `name`, or the path as it was given."""
 
-        Raises VideoError; its text shows `name`, or the path as it was given.
-        """
-        if name is None:
-            name = "upload" if isinstance(source, bytes) else str(source)
-        shown = repr(name if len(name) <= 80 else name[:77] + "...")
-        if isinstance(source, bytes) and not source:
-            raise VideoError("not_a_video", f"video {shown} is empty.")
-        try:
-            with self._lock:
-                return self._ask(source, settings, part)
-        except Refusal as refusal:
-            raise VideoError(refusal.status, f"video {shown} {refusal}.") from None
+    def ask(self, send: Callable[[Child], None], settings: FrameSettings) -> ClipFrames:
+        """The answer to what `send` writes. Raises Refusal."""
+        with self._lock:
+            return self._ask(send, settings)
 
-    def _ask(self, source: Path | bytes, settings: FrameSettings, part: tuple[float, float] | None) -> ClipFrames:
+    def _ask(self, send: Callable[[Child], None], settings: FrameSettings) -> ClipFrames:
         child = self._running()
         result: ClipFrames | Refusal | None = None
         with child.killed_when_idle(self._idle_s) as idle:
             try:
-                _send_source(child, source, settings, part)
+                send(child)
                 result = _receive_clip(child.replies, settings)
                 if result is None:
                     child.wait(timeout_s=1)
@@ -118,7 +106,7 @@ class Decoder:
         if self._child is not None and self._child.is_running:
             return self._child
         self._discard()
-        self._child = child = Child("cinetune.frames.worker", asdict(self._limits), SINGLE_THREADED)
+        self._child = child = Child(self._module, asdict(self._limits), SINGLE_THREADED)
         if not child.is_ready():
             child.wait(timeout_s=1)
             self._discard()
@@ -133,6 +121,34 @@ class Decoder:
         child, self._child = self._child, None
         if child is not None:
             child.close()
+
+
+class Decoder(DecodingChild):
+    """Of videos."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits, "cinetune.frames.worker")
+
+    def read(
+        self,
+        source: Path | bytes,
+        settings: FrameSettings,
+        name: str | None = None,
+        part: tuple[float, float] | None = None,
+    ) -> ClipFrames:
+        """The clip's frames, or those of a part of it (start and end in s, an end of 0 is the clip's).
+
+        Raises VideoError; its text shows `name`, or the path as it was given.
+        """
+        if name is None:
+            name = "upload" if isinstance(source, bytes) else str(source)
+        shown = repr(name if len(name) <= 80 else name[:77] + "...")
+        if isinstance(source, bytes) and not source:
+            raise VideoError("not_a_video", f"video {shown} is empty.")
+        try:
+            return self.ask(lambda child: _send_source(child, source, settings, part), settings)
+        except Refusal as refusal:
+            raise VideoError(refusal.status, f"video {shown} {refusal}.") from None
 
 
 def _send_source(child: Child, source: Path | bytes, settings: FrameSettings, part: tuple[float, float] | None) -> None:
@@ -164,7 +180,10 @@ def _receive_clip(pipe: IO[bytes], settings: FrameSettings) -> ClipFrames | Refu
 
 
 def read_many(
-    paths: Iterable[tuple[str, Path | VideoError]], settings: FrameSettings, limits: Limits, workers: int
+    paths: Iterable[tuple[str, Path | VideoError]],
+    settings: FrameSettings,
+    open_decoder: Callable[[], DecodingChild],
+    workers: int,
 ) -> Iterator[tuple[str, ClipFrames | VideoError]]:
     """(name, frames or why there are none) of many videos, in the order given, by `workers` children.
 
@@ -172,9 +191,9 @@ def read_many(
     """
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
-        idle: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+        idle: queue.SimpleQueue[DecodingChild] = queue.SimpleQueue()
         for _ in range(workers):
-            idle.put(stack.enter_context(Decoder(limits)))
+            idle.put(stack.enter_context(open_decoder()))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
 
         def read(name: str, path: Path | VideoError) -> ClipFrames | VideoError:

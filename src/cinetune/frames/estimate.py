@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cinetune.errors import InputError
 from cinetune.frames import writer
-from cinetune.frames.decoder import Decoder
-from cinetune.frames.executors import clip_digests
+from cinetune.frames.decoder import DecodingChild
+from cinetune.frames.executors import clip_digests, decoder_of, image_rate, path_of
 from cinetune.frames.limits import Limits, VideoError
 from cinetune.frames.sampling import FrameSettings
 from cinetune.params import FramesParams
@@ -23,9 +23,11 @@ def describe(params: FramesParams, clips: Path, clip_ids: Sequence[str], root: P
     Time goes by the size of files, of which some are decoded. Raises InputError where no clip has a file.
     """
     settings = FrameSettings.of(params)
-    digests = clip_digests(clips, clip_ids) if any(root.glob("*.safetensors")) else dict.fromkeys(clip_ids, "")
+    digests = clip_digests(params, clips, clip_ids) if any(root.glob("*.safetensors")) else dict.fromkeys(clip_ids, "")
     done = writer.done(root, settings, digests)
-    sizes = {path.stem: path.stat().st_size for path in clips.glob("*.mp4") if path.is_file()}
+    rate = image_rate(params)
+    paths = {clip_id: path_of(clips, clip_id, rate) for clip_id in clip_ids}
+    sizes = {clip_id: _num_bytes(path) for clip_id, path in paths.items()}
     missing = [clip_id for clip_id in clip_ids if clip_id not in done]
     there = [clip_id for clip_id in missing if sizes.get(clip_id)]
     if not missing:
@@ -33,9 +35,9 @@ def describe(params: FramesParams, clips: Path, clip_ids: Sequence[str], root: P
     if not there:
         raise InputError(f"none of the {len(missing)} clips without frames has a file in {str(clips)!r}.")
     sample = there[:: -(-len(there) // SAMPLE_CLIPS)]
-    with Decoder(Limits.of(params)) as decoder:
+    with decoder_of(Limits.of(params), rate) as decoder:
         # The first also waits for the child to start.
-        seconds = [_seconds(decoder, clips / f"{clip_id}.mp4", settings) for clip_id in (sample[0], *sample)][1:]
+        seconds = [_seconds(decoder, paths[clip_id], settings) for clip_id in (sample[0], *sample)][1:]
     total_s = sum(seconds) * sum(sizes[clip_id] for clip_id in there) / sum(sizes[clip_id] for clip_id in sample)
     num_bytes = len(there) * settings.num_frames * settings.size**2 * 3
     return (
@@ -45,7 +47,13 @@ def describe(params: FramesParams, clips: Path, clip_ids: Sequence[str], root: P
     )
 
 
-def _seconds(decoder: Decoder, path: Path, settings: FrameSettings) -> float:
+def _num_bytes(path: Path) -> int:
+    """Of a file, or of the files of a folder; 0 where there is none."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _seconds(decoder: DecodingChild, path: Path, settings: FrameSettings) -> float:
     """What a clip takes, also one that cannot be used."""
     began = time.monotonic()
     try:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from tqdm import tqdm
 from cinetune.errors import InputError
 from cinetune.files import cached_digests
 from cinetune.frames import writer
-from cinetune.frames.decoder import read_many
+from cinetune.frames.decoder import Decoder, DecodingChild, read_many
+from cinetune.frames.images import listing
+from cinetune.frames.images.decoder import ImageDecoder
 from cinetune.frames.limits import Limits, VideoError
 from cinetune.frames.sampling import ClipFrames, FrameSettings
 from cinetune.frames.store import plan
@@ -29,7 +32,8 @@ from cinetune.task.clip_ids import check
 class Work:
     """What to decode with what, and the store to put it in, which is open to several writers.
 
-    digests: of the clips' files by clip id, taken before they are decoded.
+    digests: of the clips' files by clip id, taken before they are decoded; images_per_s: of clips that are folders of
+    numbered images, 0 for videos.
     """
 
     root: Path
@@ -38,6 +42,7 @@ class Work:
     limits: Limits
     workers: int
     digests: Mapping[str, str] = field(default_factory=dict)
+    images_per_s: float = 0.0
 
 
 def read_shard(shard: str) -> tuple[int, int]:
@@ -60,19 +65,19 @@ def decode_missing(
 ) -> dict[str, int]:
     """Decode the clips of this shard that have no frames in `root`, or those of another file; the last part joins all.
 
-    clips: the folder of <clip_id>.mp4; progress: a bar for a number of clips; is_full: files and stored pixels are
-    read in full instead of trusting what is known of them. Counts: "clips" of the shard, "clips_new" and
-    "clips_failed" of them.
+    clips: the folder of <clip_id>.mp4, or of <clip_id>/ with images; progress: a bar for a number of clips; is_full:
+    files and stored pixels are read in full instead of trusting what is known of them. Counts: "clips" of the shard,
+    "clips_new" and "clips_failed" of them.
     """
     part, parts = read_shard(params.shard)
     settings = FrameSettings.of(params)
     if parts == 1:
         writer.prepare(root, settings)
     shards = plan(clip_ids, params.shard_clips)[part - 1 :: parts]
-    digests = clip_digests(clips, clip_ids if parts == 1 else list(chain(*shards)), is_full)
+    digests = clip_digests(params, clips, clip_ids if parts == 1 else list(chain(*shards)), is_full)
     done = writer.done(root, settings, digests, is_full and parts == 1)
     missing = [[clip_id for clip_id in shard if clip_id not in done] for shard in shards]
-    work = Work(root, clips, settings, Limits.of(params), params.workers, digests)
+    work = Work(root, clips, settings, Limits.of(params), params.workers, digests, image_rate(params))
     counts = {"clips": sum(map(len, shards)), "clips_new": sum(map(len, missing)), "clips_failed": 0}
     execute = on_ray if params.engine == "ray" else here
     with progress(counts["clips_new"]) as bar:
@@ -85,18 +90,30 @@ def decode_missing(
     return counts
 
 
-def clip_digests(clips: Path, clip_ids: Iterable[str], is_full: bool = False) -> dict[str, str]:
-    """sha256 of each clip's file in the folder; empty where there is none that can be read."""
+def image_rate(params: FramesParams) -> float:
+    """Of numbered images a second; 0 where clips are videos."""
+    return params.images_per_s if params.source == "images" else 0.0
+
+
+def clip_digests(params: FramesParams, clips: Path, clip_ids: Iterable[str], is_full: bool = False) -> dict[str, str]:
+    """sha256 of each clip's file in the folder, or of its images; empty where there is none that can be read."""
     found: dict[str, str] = {}
+    rate = image_rate(params)
     with cached_digests(is_full) as digest_of:
         for clip_id in clip_ids:
             found[clip_id] = ""
-            path = clips / f"{clip_id}.mp4"
-            # Reading a FIFO would wait for a writer for ever.
-            if check(clip_id) is None and path.is_file():
+            # Any other could lead outside the folder of clips.
+            if check(clip_id) is None:
                 with suppress(OSError):
-                    found[clip_id] = digest_of(path)
+                    found[clip_id] = _digest(path_of(clips, clip_id, rate), rate, digest_of)
     return found
+
+
+def _digest(path: Path, rate: float, digest_of: Callable[[Path], str]) -> str:
+    if rate:
+        return listing.digest(path, rate, digest_of)
+    # Reading a FIFO would wait for a writer for ever.
+    return digest_of(path) if path.is_file() else ""
 
 
 def here(work: Work, shards: Sequence[list[str]]) -> Iterator[bool]:
@@ -122,14 +139,26 @@ def here(work: Work, shards: Sequence[list[str]]) -> Iterator[bool]:
 
 
 def _read(work: Work, clip_ids: Iterable[str]) -> Iterator[tuple[str, ClipFrames | VideoError]]:
-    return read_many(_paths(work, clip_ids), work.settings, work.limits, work.workers)
+    open_decoder = partial(decoder_of, work.limits, work.images_per_s)
+    return read_many(_paths(work, clip_ids), work.settings, open_decoder, work.workers)
+
+
+def decoder_of(limits: Limits, images_per_s: float) -> DecodingChild:
+    """Of videos where `images_per_s` is 0, else of folders of images."""
+    return ImageDecoder(limits, images_per_s) if images_per_s else Decoder(limits)
+
+
+def path_of(clips: Path, clip_id: str, images_per_s: float) -> Path:
+    """A clip's file, or its folder of images."""
+    return clips / (clip_id if images_per_s else f"{clip_id}.mp4")
 
 
 def _paths(work: Work, clip_ids: Iterable[str]) -> Iterator[tuple[str, Path | VideoError]]:
     for clip_id in clip_ids:
         # Any other could lead outside the folder of clips.
         reason = check(clip_id)
-        yield clip_id, VideoError("unreadable", f"{reason}.") if reason else work.clips / f"{clip_id}.mp4"
+        path = path_of(work.clips, clip_id, work.images_per_s)
+        yield clip_id, VideoError("unreadable", f"{reason}.") if reason else path
 
 
 def on_ray(work: Work, shards: Sequence[list[str]]) -> Iterator[bool]:

@@ -1,0 +1,1 @@
+"""Clips that are images already: which of them are looked at, decoded in a sandbox."""
