@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from PIL import Image
 from transformers import VideoLlavaForConditionalGeneration
 
 from builders.clips import write_clip
@@ -156,6 +158,33 @@ def test_missing_values_are_read_as_absent(served):
     assert only["error"] is None and only["choice"] is None
 
 
+def test_images_are_shown_in_the_place_of_a_video(served):
+    def image(level):
+        file = io.BytesIO()
+        Image.new("RGB", (80, 60), (level, 90, 200)).save(file, "PNG")
+        return base64.b64encode(file.getvalue()).decode()
+
+    def shown(images, **values):
+        return {name: value for name, value in row(images=images).items() if name != "video"} | values
+
+    images = [image(level) for level in (0, 60, 120)]
+    rows = [shown(images), shown([f"data:image/png;base64,{images[0]}", *images[1:]]), shown(images[::-1]), row()]
+    plain, from_link, turned, video = predict(served, rows)
+    assert {item["error"] for item in (plain, from_link, turned, video)} == {None}
+    assert plain == from_link and plain["confidence"] != turned["confidence"] != video["confidence"]
+    svg = base64.b64encode(b"<svg/>").decode()
+    bad = [shown([]), shown(images * 50), shown(images, video="clip:clip0"), shown([images[0], "no!"]), shown([svg])]
+    bad += [shown("text"), shown([3]), shown(["https://example.org/a.png"])]
+    errors = [item["error"] for item in predict(served, [*bad, row()])]
+    told = [
+        "a list of base64 texts", "may be 128, got 150", "leave one out", "image 2 must be the base64", "is an SVG",
+        "a list of base64 texts", "image 1 must be text", "image 1 must be the base64",
+    ]  # fmt: skip
+    for error, words in zip(errors, told, strict=False):
+        assert words in error and error.endswith("."), error
+    assert errors[-1] is None
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -289,7 +318,7 @@ def test_a_bad_request_is_refused_as_a_whole(served):
             predict(served, [row()], params)
         assert caught.value.get_http_status_code() == 400
     with pytest.raises(MlflowException, match="missing inputs"):
-        predict(served, [{"question": "Who?"}])
+        predict(served, [{"video": "clip:clip0"}])
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "scorer", "frames"])

@@ -8,27 +8,28 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 from cinetune.errors import InputError
-from cinetune.frames.decoder import Decoder
-from cinetune.frames.limits import Limits
-from cinetune.params import ServeParams
+from cinetune.frames.decoder import DecodingChild
 from cinetune.serving.batching import Clip
 from cinetune.serving.server.deadline import Deadline
 
+D = TypeVar("D", bound=DecodingChild)
 
-class DecoderPool:
+
+class DecoderPool(Generic[D]):
     """As many decoding processes as may run at once; each starts when it is first needed."""
 
-    def __init__(self, limits: Limits, serve: ServeParams) -> None:
-        self._all = [Decoder(limits) for _ in range(serve.decoders)]
+    def __init__(self, open_decoder: Callable[[], D], count: int) -> None:
+        self._all = [open_decoder() for _ in range(count)]
         # The one used last is taken first: a second process starts only when two are needed.
-        self._idle: queue.LifoQueue[Decoder] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[D] = queue.LifoQueue()
         for decoder in self._all:
             self._idle.put(decoder)
 
     @contextmanager
-    def borrow(self, deadline: Deadline) -> Iterator[Decoder]:
+    def borrow(self, deadline: Deadline) -> Iterator[D]:
         """Raises TimeoutError when none is free before the deadline."""
         try:
             decoder = self._idle.get(timeout=deadline.seconds_left())

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from cinetune.answers.lenient import parse_lenient
 from cinetune.answers.strict import parse_strict
 from cinetune.artifacts import Adapter
 from cinetune.errors import InputError
-from cinetune.files import folder_digest
+from cinetune.files import folder_digest, text_digest
+from cinetune.frames.decoder import Decoder
 from cinetune.frames.encoding import encode
+from cinetune.frames.images.decoder import ImageDecoder
 from cinetune.frames.limits import Limits
 from cinetune.frames.sampling import ClipFrames, FrameSettings, identity
 from cinetune.inference.scoring import QuestionPrompt, Reply
@@ -56,6 +59,8 @@ EXAMPLE_CHOICES = (
     "back again", "towards us",
 )  # fmt: skip
 USUAL_CHOICES = 5
+# What a row is asked about.
+Shown = str | bytes | tuple[str, ...]
 ANSWER = ("answer", "choice", "confidence", "raw", "error")
 
 
@@ -95,7 +100,8 @@ class Service:
         self._settings = FrameSettings.of(frames)
         # A request waits for it, whatever the size of its video.
         bounds = replace(Limits.of(frames), timeout_s=limits.decode_timeout_s, cpu_s_per_megapixel_s=0.0)
-        self._decoders = DecoderPool(bounds, limits)
+        self._decoders = DecoderPool(partial(Decoder, bounds), limits.decoders)
+        self._image_decoders = DecoderPool(partial(ImageDecoder, bounds, frames.images_per_s), limits.decoders)
         self._url_hosts = [host.strip().lower() for host in limits.url_hosts.split(",") if host.strip()]
         self._cache = ClipCache(limits.cached_clips)
 
@@ -169,6 +175,7 @@ class Service:
     def close(self) -> None:
         self.engine.close()
         self._decoders.close()
+        self._image_decoders.close()
 
     def counts(self) -> Counter[str]:
         """Totals since the start."""
@@ -181,7 +188,7 @@ class Service:
         """
         results: list[dict[str, Any]] = [{} for _ in rows]
         groups: dict[tuple[str, str], list[tuple[int, _Row]]] = {}
-        clips: dict[str | bytes, Clip | str] = {}
+        clips: dict[Shown, Clip | str] = {}
         for number, row in enumerate(rows):
             try:
                 found = self._read_row(row, options, deadline, clips)
@@ -206,11 +213,11 @@ class Service:
         row: Mapping[str, Any],
         options: Options,
         deadline: Deadline,
-        clips: dict[str | bytes, Clip | str],
+        clips: dict[Shown, Clip | str],
     ) -> _Row:
         """Raises InputError for a row that cannot be answered; `clips` caches this request's videos."""
         asked = asked_row.read(row, self.task)
-        source = asked.video
+        source = asked.shown
         if source not in clips:
             deadline.check()
             try:
@@ -227,17 +234,29 @@ class Service:
         needs_words = question.choices is None or options.scorer != "logit"
         return Query(question, options.max_new_tokens if needs_words else 0)
 
-    def _decode(self, source: str | bytes, num_frames: int, deadline: Deadline) -> Clip:
-        name = source if isinstance(source, str) and source.startswith(sources.CLIP) else None
-        content = sources.read(source, self.clips_folder, self._url_hosts, self.limits.decode_timeout_s)
+    def _decode(self, source: Shown, num_frames: int, deadline: Deadline) -> Clip:
         settings = replace(self._settings, num_frames=num_frames)
+        timeout_s = self.limits.decode_timeout_s
+        if isinstance(source, tuple):
+            images = sources.read_images(source, self._url_hosts, timeout_s)
+            # Each by itself, for where one ends decides what is shown.
+            digests = "".join(hashlib.sha256(image).hexdigest() for image in images)
+            digest = f"{text_digest(digests)}-{identity(settings)}"
+
+            def decode() -> Clip:
+                with self._image_decoders.borrow(deadline) as decoder:
+                    return Clip(digest, decoder.read(images, settings).frames)
+
+            return self._cache.read(digest, decode, deadline)
+        name = source if isinstance(source, str) and source.startswith(sources.CLIP) else None
+        content = sources.read(source, self.clips_folder, self._url_hosts, timeout_s)
         digest = f"{hashlib.sha256(content).hexdigest()}-{identity(settings)}"
 
-        def decode() -> Clip:
+        def decode_video() -> Clip:
             with self._decoders.borrow(deadline) as decoder:
                 return Clip(digest, decoder.read(content, settings, name).frames)
 
-        return self._cache.read(digest, decode, deadline)
+        return self._cache.read(digest, decode_video, deadline)
 
 
 def limits_of(config: Mapping[str, Any]) -> ServeParams:

@@ -42,18 +42,38 @@ def read(source: str | bytes, clips: Path, url_hosts: Sequence[str], timeout_s: 
     return read_upload(source)
 
 
+def read_images(texts: Sequence[str], url_hosts: Sequence[str], timeout_s: float) -> list[bytes]:
+    """The bytes of a request's images, in base64 or on an allowed host. Raises InputError naming the image."""
+    contents: list[bytes] = []
+    for number, text in enumerate(texts, 1):
+        left = MAX_VIDEO_BYTES - sum(map(len, contents))
+        try:
+            is_fetched = LINK.match(text) and url_hosts
+            contents.append(remote.fetch(text, url_hosts, left, timeout_s) if is_fetched else _decode(text))
+        except InputError as error:
+            raise InputError(f"image {number}: {error}") from None
+        except ValueError:
+            raise InputError(f"image {number} must be the base64 of a JPEG, PNG or WebP file") from None
+        if len(contents[-1]) > left:
+            raise InputError(f"the images are together above the limit of {MAX_VIDEO_BYTES >> 20} MB: scale them down")
+    return contents
+
+
 def read_upload(text: str) -> bytes:
     """The bytes of a video in base64. Raises InputError for anything else; nothing is ever opened by name."""
     if len(text) > MAX_VIDEO_BYTES * 4 // 3 + MAX_SPACE_CHARS:
         raise InputError(TOO_LARGE)
-    # An error of its encoding would hold the text.
-    if not text.isascii():
-        raise InputError(UNREADABLE)
     try:
-        content = base64.b64decode(_letters(text), validate=True)
+        return _within_limit(_decode(text))
     except binascii.Error:
         raise InputError(UNREADABLE) from None
-    return _within_limit(content)
+
+
+def _decode(text: str) -> bytes:
+    # An error of its encoding would hold the text.
+    if not text.isascii():
+        raise binascii.Error
+    return base64.b64decode(_letters(text), validate=True)
 
 
 def _letters(text: str) -> bytes:

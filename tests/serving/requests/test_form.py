@@ -90,6 +90,7 @@ REFUSED = {
     "257 rows": ({"dataframe_records": [ROW] * 257}, "256 rows, got 257"),
     "257 rows of a split": (split(["video"], *[["a"]] * 257), "256 rows, got 257"),
     "257 inputs": ({"inputs": [ROW] * 257}, "256 rows, got 257"),
+    "no images": ({"inputs": [{"images": None, "question": "Who?", "x": 1}]}, "column 'x' is not known"),
     "no video": ({"inputs": [{"question": "Who?"}]}, "lack the column 'video'"),
     "another column": ({"inputs": [ROW | {"subtitle": SECRET}]}, "column 'subtitle' is not known"),
     "another column of a split": (split(["video", "question", "x"], ["a", "b", SECRET]), "column 'x' is not known"),

@@ -19,8 +19,10 @@ from cinetune.errors import InputError
 
 Row = dict[str, Any]
 
-COLUMNS = ("video", "question", "choices", "subtitles")
-REQUIRED = ("video", "question")
+COLUMNS = ("video", "question", "choices", "subtitles", "images")
+REQUIRED = ("question",)
+# Of what a row shows, one.
+SHOWN = ("video", "images")
 SCORERS = ("lenient", "strict", "logit")
 MAX_ROWS, MAX_NEW_TOKENS = 256, 256
 # Each takes up to a hundred bytes once it is parsed, so that a small body would fill the memory. Base64 has none.
@@ -182,13 +184,16 @@ def check_rows(rows: list[Row]) -> None:
     if unknown:
         raise InputError(f"column {_shorten(unknown[0])!r} is not known: choose from {', '.join(COLUMNS)}.")
     missing = [name for name in REQUIRED if name not in given]
+    if given.keys().isdisjoint(SHOWN):
+        missing.insert(0, SHOWN[0])
     if missing:
         raise InputError(f"the rows lack the column {missing[0]!r}.")
 
 
 def _is_columns(content: Mapping[str, Any]) -> bool:
-    """A row's video and question are never lists."""
-    return all(isinstance(content.get(name), LIST) for name in REQUIRED)
+    """A row's question is never a list."""
+    is_shown = any(isinstance(content.get(name), LIST) for name in SHOWN)
+    return is_shown and all(isinstance(content.get(name), LIST) for name in REQUIRED)
 
 
 def _of_columns(columns: Mapping[str, Any]) -> list[Row]:

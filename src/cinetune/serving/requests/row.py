@@ -17,6 +17,7 @@ from cinetune.task.checks import check_choices, check_text
 from cinetune.task.description import Task
 
 MAX_TEXT_CHARS, MAX_SUBTITLE_CHARS = 10_000, 200_000
+MAX_IMAGES = 128
 KINDS: tuple[tuple[Any, str], ...] = (
     (type(None), "null"),
     (bool, "true or false"),
@@ -29,18 +30,20 @@ KINDS: tuple[tuple[Any, str], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class AskedRow:
-    """What a row asks; `video` is its base64 or a name, or a file's own bytes."""
+    """What a row asks; `shown` is a video's base64, name or own bytes, or the base64 of images in their order."""
 
-    video: str | bytes
+    shown: str | bytes | tuple[str, ...]
     question: QuestionPrompt
     subtitles: str
 
 
 def read(row: Mapping[str, Any], task: Task) -> AskedRow:
     """Raises InputError for a row that cannot be asked of a model of this task. An absent value is one that is null."""
-    video, question, choices, subtitles = (_present(row.get(name)) for name in COLUMNS)
+    video, question, choices, subtitles, images = (_present(row.get(name)) for name in COLUMNS)
+    if video is not None and images is not None:
+        raise InputError("a row holds a video or images, got both: leave one out")
     return AskedRow(
-        _video(video),
+        _video(video) if images is None else _images(images),
         QuestionPrompt(_question(question), None if choices is None else _choices(choices, task)),
         "" if subtitles is None else _text("subtitles", subtitles, MAX_SUBTITLE_CHARS),
     )
@@ -58,6 +61,17 @@ def _video(value: Any) -> str | bytes:
     if not isinstance(value, str) or not value:
         raise InputError(f"video must be text that is not empty, got {_kind(value)}")
     return value
+
+
+def _images(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple | np.ndarray) or not len(values):
+        raise InputError(f"images must be a list of base64 texts that is not empty, got {_kind(values)}")
+    if len(values) > MAX_IMAGES:
+        raise InputError(f"images may be {MAX_IMAGES}, got {len(values)}: send every second one, or a video")
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, str) or not value:
+            raise InputError(f"image {number} must be text that is not empty, got {_kind(value)}")
+    return tuple(values)
 
 
 def _question(value: Any) -> str:
