@@ -6,6 +6,7 @@ The dataclasses carry types and limits and no defaults: params.yaml does.
 from __future__ import annotations
 
 import dataclasses
+import keyword
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -97,6 +98,19 @@ class DownloadParams:
     replace: Switch
     cookies: str
     pin: Switch
+
+
+@dataclass(frozen=True, config=STRICT)
+class ImportParams:
+    questions: str
+    videos: str
+    out: str
+    layout: Literal["plain", "nextqa", "egoschema", "mvbench", "video_mme", "tvqa"]
+    test_fraction: FractionOrZero
+    seed: CountOrZero
+    name: str
+    group: str
+    licence: str
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -226,6 +240,9 @@ class PredictParams:
     subtitles: str
     start: AmountOrZero
     end: AmountOrZero
+    table: str
+    videos: str
+    out: str
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -281,6 +298,7 @@ class Params:
     model: ModelParams
     prompt: PromptParams
     download: DownloadParams
+    import_: ImportParams
     frames: FramesParams
     train: TrainParams
     evaluate: EvaluateParams
@@ -295,20 +313,25 @@ class Params:
     pretrain: PretrainParams
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        return dataclasses.asdict(self)
+        return self.sections(*SECTIONS)
 
     def sections(self, *names: str) -> dict[str, dict[str, Any]]:
         """Some sections as plain data, to be logged or saved beside what they made."""
-        return {name: dataclasses.asdict(getattr(self, name)) for name in names}
+        return {name: dataclasses.asdict(getattr(self, _field(name))) for name in names}
 
     def override(self, section: str, values: Mapping[str, Any]) -> Params:
         """A copy with some values of one section replaced; text is read as the type of the key."""
-        current = getattr(self, section)
+        current = getattr(self, _field(section))
         merged = dataclasses.asdict(current) | dict(values)
-        return dataclasses.replace(self, **{section: build(type(current), merged, section)})
+        return dataclasses.replace(self, **{_field(section): build(type(current), merged, section)})
 
 
-SECTIONS: dict[str, Any] = get_type_hints(Params)
+def _field(section: str) -> str:
+    """A section's attribute: Python's own words may be none."""
+    return f"{section}_" if keyword.iskeyword(section) else section
+
+
+SECTIONS: dict[str, Any] = {name.rstrip("_"): kind for name, kind in get_type_hints(Params).items()}
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 LIMITS = {
     "greater_than": "above 0", "greater_than_equal": "at least 0", "less_than": "below 1", "finite_number": "finite",
@@ -364,7 +387,7 @@ def making(content: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]
 
 def from_dict(content: Mapping[str, Any], origin: str = "params") -> Params:
     """Params from nested mappings, as `Params.to_dict` makes them."""
-    return _validate(Params, content, origin)
+    return _validate(Params, {_field(str(name)): values for name, values in content.items()}, origin)
 
 
 def build(kind: type[T], values: Mapping[str, Any], section: str) -> T:
@@ -390,6 +413,7 @@ def _validate(kind: Any, values: Any, origin: str, path: tuple[str, ...] = ()) -
         # An unknown key says more than one that is missing in its place.
         first = min(error.errors(include_url=False), key=lambda found: found["type"] not in UNKNOWN)
     section, *keys = (*path, *map(str, first["loc"]))
+    section = section if section in SECTIONS else section.removesuffix("_")
     told = _told_of_key(section, keys[0], first) if keys else _told_of_section(section, first["type"])
     raise InputError(told if keys else f"{origin}: {told}")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def check(asked: PredictParams) -> None:
     """Raises InputError for what is wrong before anything is loaded."""
     if not asked.video:
-        raise InputError("predict.video is empty: name a video file, or a clip of the data as clip:<clip_id>.")
+        raise InputError("predict.video is empty: name a video file, or a clip of the data as clip:<clip_id>, or a table.")
     if not asked.video.startswith(CLIP) and not Path(asked.video).is_file():
         raise InputError(
             f"video {asked.video!r} does not exist: name a video file, or a clip of the data as clip:<clip_id>."

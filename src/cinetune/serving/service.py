@@ -33,6 +33,7 @@ from cinetune.frames.encoding import encode
 from cinetune.frames.images.decoder import ImageDecoder
 from cinetune.frames.limits import Limits
 from cinetune.frames.sampling import ClipFrames, FrameSettings, identity
+from cinetune.frames.store import frames_digest
 from cinetune.inference.scoring import QuestionPrompt, Reply
 from cinetune.model import lookup
 from cinetune.model.base import check_frame_size, default_device, load_base
@@ -204,8 +205,21 @@ class Service:
 
     def ask(self, frames: ClipFrames, subtitles: str, question: QuestionPrompt) -> dict[str, Any]:
         """The answer to one question about decoded frames; subtitles beyond the limit are truncated."""
-        query = self._query(question, self.defaults)
-        [[reply]] = self.engine.ask([(Clip("", frames.frames), subtitles, [query])], Deadline(None))
+        [reply] = self.replies(frames, subtitles, [question])
+        return self.shown(question, reply)
+
+    def replies(
+        self, frames: ClipFrames, subtitles: str, questions: Sequence[QuestionPrompt]
+    ) -> list[Reply | InputError]:
+        """The model's replies to questions about decoded frames, which are read once for all of them."""
+        queries = [self._query(question, self.defaults) for question in questions]
+        # Clips of one digest would share one reading.
+        clip = Clip(frames_digest(frames.frames), frames.frames)
+        [replies] = self.engine.ask([(clip, subtitles, queries)], Deadline(None))
+        return replies
+
+    def shown(self, question: QuestionPrompt, reply: Reply | InputError) -> dict[str, Any]:
+        """What a client gets for a reply, or for an error in its place."""
         return _shown(question, reply, self.defaults.scorer)
 
     def _read_row(

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 from cinetune import pipeline
 from cinetune.cli import parse, progress
 from cinetune.params import Params
-from cinetune.tracking import lifecycle, queries, runs
+from cinetune.tracking import lifecycle, queries
 
 if TYPE_CHECKING:
-    from cinetune.inference.journal import Journal
     from cinetune.tracking.runs import Tracker
 
 SECTIONS = ("data", "model", "prompt", "frames", "evaluate")
@@ -52,7 +51,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
             made_from,
             frames=lambda: pipeline.open_frames(params),
             checkpoints=pipeline.CHECKPOINTS,
-            begin=lambda journal: _take_over(tracked, journal),
+            begin=lambda journal: lifecycle.take_over(tracked, journal.take_over),
             stack=stack,
             progress=lambda total: progress(f"evaluate {subject.label}", total),
         )
@@ -85,13 +84,6 @@ def _started(params: Params, ablation: str, **options: Any) -> AbstractContextMa
     named = [chosen.evaluate.model, *([] if ablation == "none" else [ablation])]
     known = ("model", "ablation", "ablations")
     return pipeline.started("evaluate", chosen, SECTIONS, [chosen.evaluate.split], named=named, known=known, **options)
-
-
-def _take_over(tracked: Tracker, journal: Journal) -> None:
-    """End the run of a process that was killed in the same evaluation."""
-    killed = journal.take_over(tracked.id) if isinstance(tracked, runs.Run) else None
-    if killed:
-        lifecycle.fail(killed, f"it was killed; run {tracked.id} resumes where it was")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,6 +5,10 @@ Takes --video (a video file, or clip:<clip_id> of the data), --question, --choic
 video, --start and --end in seconds. Makes outputs/runs/<run id>/predict/ with the answer and a sheet of the frames that
 the model was shown, logs both, and prints one line of JSON: answer, choice, confidence, raw, error. Run it with
 `mlflow run . -e predict -P video=film.mp4 -P question="Who leaves first?"`.
+
+With --table (a CSV, JSON or Parquet file with the columns video, question and choices), --videos (the folder of the
+videos) and --out, all its rows are answered into that file, with a reason for each that cannot be; a run that was
+killed resumes where it was.
 """
 
 from __future__ import annotations
@@ -13,15 +17,16 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cinetune import pipeline
-from cinetune.cli import parse
+from cinetune import pipeline, provenance
+from cinetune.cli import parse, progress
 from cinetune.errors import InputError
-from cinetune.files import whole_folder, write_json
+from cinetune.files import text_digest, whole_folder, write_json
 from cinetune.params import Params
-from cinetune.tracking import lifecycle, queries
+from cinetune.tracking import lifecycle, queries, registry
 
 if TYPE_CHECKING:
     from cinetune.serving.service import Service
@@ -32,11 +37,16 @@ SHEET, ANSWER = "frames.png", "answer.json"
 
 
 def run(params: Params) -> dict[str, Any]:
-    """The answer as the server would give it; raises InputError for a question that cannot be answered."""
+    """The answer as the server would give it; raises InputError for a question that cannot be answered.
+
+    Of a table, the counts of its rows: "rows", "rows_failed".
+    """
     from cinetune.serving import prediction
     from cinetune.task.description import Task
 
     asked = params.predict
+    if asked.table:
+        return _answer_table(params)
     prediction.check(asked)
     choices = prediction.read_choices(asked.choices, Task())
 
@@ -63,6 +73,40 @@ def run(params: Params) -> dict[str, Any]:
         if answer["error"]:
             raise InputError(answer["error"])
         return answer
+
+
+def _answer_table(params: Params) -> dict[str, Any]:
+    from cinetune.inference.journal import Journal
+    from cinetune.serving import table as tables
+
+    asked = params.predict
+    out = tables.check_out(asked)
+    with lifecycle.start("predict", name=pipeline.run_name("predict", asked.table)) as tracked, ExitStack() as stack:
+        tracked.log_params(params.sections("predict"))
+        service = _service(params)
+        stack.callback(service.close)
+        table = tables.Table(asked.table, asked.videos, service.task)
+        journal = stack.enter_context(Journal(pipeline.CHECKPOINTS / f"predict-{_identity(params)}"))
+        lifecycle.take_over(tracked, journal.take_over)
+        tables.answer(table, service, journal, lambda total: progress("predict", total))
+        table.write(out)
+        journal.remove()
+        tracked.log_metrics(table.counts)
+        for line in table.complaints:
+            logger.warning("predict: %s", line)
+        said = f"{table.counts['rows'] - table.counts['rows_failed']} of {table.counts['rows']} rows answered in {out}."
+        tracked.describe(said)
+        print(f"predict: {said}")
+        return table.counts
+
+
+def _identity(params: Params) -> str:
+    """What decides the model's replies, for a run that was killed to be found again."""
+    from cinetune.artifacts import Adapter
+
+    name = params.predict.model
+    model = Adapter.open(name).digest if Path(name).is_dir() else registry.pinned(name)
+    return text_digest(f"{model} {params.sections('evaluate', 'serve')} {provenance.source_digest()}")[:16]
 
 
 def _service(params: Params) -> Service:

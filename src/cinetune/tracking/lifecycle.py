@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -178,3 +178,10 @@ def _reason(error: BaseException) -> str:
         return f"stopped with exit status {error.code}"
     sentence = error if isinstance(error, InputError) else errors.of_machine(error)
     return str(sentence) if sentence else f"{type(error).__name__}: {reason_of(error)}"
+
+
+def take_over(tracked: Tracker, note: Callable[[str], str | None]) -> None:
+    """End the run of a process that was killed in the same work; `note` keeps this run's id and gives that one's."""
+    killed = note(tracked.id) if isinstance(tracked, Run) else None
+    if killed:
+        fail(killed, f"it was killed; run {tracked.id} resumes where it was")

@@ -166,6 +166,11 @@ def resolve(uri: str) -> tuple[str, str]:
     return name, version
 
 
+def pinned(uri: str) -> str:
+    """An address that does not move: an alias becomes the version that it is of now."""
+    return "models:/{}/{}".format(*resolve(uri)) if "@" in uri else uri
+
+
 def fetch_artifact(name: str, version: str, path: str, target: Path) -> Path:
     """A file of a version's own model, downloaded under `target`."""
     return fetch(f"models:/{name}/{version}/{path}", target)
