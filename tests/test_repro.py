@@ -54,3 +54,13 @@ def test_a_base_from_elsewhere_is_no_dependency_in_the_repository(project: Proje
     assert run_with(project, 1, {Path("dvc.yaml"): other}) == ["only"]
     (project.root / "base-model").unlink()
     assert run_with(project, 1, {Path("dvc.yaml"): other}) == []
+
+
+def test_a_description_is_a_dependency_of_the_stages_that_read_questions() -> None:
+    stages = {
+        "train": {"cmd": "x", "deps": ["mine/questions/train.parquet", "base-model"]},
+        "report": {"cmd": "x", "deps": ["outputs/evaluation/base"]},
+    }
+    adapted = yaml.safe_load(repro.adapted(yaml.safe_dump({"stages": stages}), True, "mine/task.yaml"))["stages"]
+    assert adapted["train"]["deps"] == [*stages["train"]["deps"], "mine/task.yaml"]
+    assert adapted["report"] == stages["report"]

@@ -12,7 +12,8 @@ from zlib import crc32
 import numpy as np
 
 from cinetune.errors import InputError
-from cinetune.params import PARAMS, Ablation, EvaluateParams
+from cinetune.params import PARAMS, Ablation, EvaluateParams, Params
+from cinetune.task import description
 from cinetune.task.description import CINEPILE, Task
 
 T = TypeVar("T")
@@ -70,6 +71,11 @@ def names_of(chosen: EvaluateParams, is_pipeline: bool = False, task: Task = CIN
             "leave ablation at none, for the drops are taken from the plain evaluation."
         )
     return (chosen.ablation, *others)
+
+
+def names_for(params: Params, is_pipeline: bool = False) -> tuple[str, ...]:
+    """`names_of` with the task of the data that the params name."""
+    return names_of(params.evaluate, is_pipeline, description.of_folder(params.data.root))
 
 
 def view_of(ablation: str) -> str:

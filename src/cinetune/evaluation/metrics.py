@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cinetune.errors import InputError
-from cinetune.evaluation.predictions import NUM_CHOICES
+from cinetune.evaluation import open_answers
 from cinetune.evaluation.published import published_average
 from cinetune.evaluation.statistics import (
     accuracy,
@@ -30,6 +30,8 @@ SCORERS = ("strict", "lenient", "logit")
 # A choice among letters that together have less probability than this says little of the model's own answer.
 SLIGHT_MASS = 0.01
 CLIPS = "clips"
+# Columns of predictions where a task needs them: how many options a question has, and an open one's right answer.
+NUM_CHOICES, WORDS = "num_choices", "words"
 CALIBRATION_BINS = 10
 SLICES = {"hard_split": ("True", "False"), "visual_reliance": ("0", "1")}
 NAMED_SLICES = {"hard": ("hard_split", "True"), "needs_picture": ("visual_reliance", "1")}
@@ -59,6 +61,12 @@ def scored(predictions: pd.DataFrame, task: Task = CINEPILE) -> pd.DataFrame:
         question = rows.loc[rows["gold"].isna(), "question_id"].iloc[0]
         raise InputError(f"question {question!r} has no gold letter: it cannot be scored.")
     return rows.assign(category=rows["category"].map(task.shorts) if categories else "")
+
+
+def _open(predictions: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """The open questions that were asked, by question_id."""
+    asked = predictions[(predictions["status"] == "ok") & (num_choices(predictions, task) == 0)]
+    return asked.sort_values("question_id", ignore_index=True)
 
 
 def num_choices(rows: pd.DataFrame, task: Task) -> np.ndarray:
@@ -143,6 +151,7 @@ def summarise(
         "letter_mass": _letter_mass(rows),
         "calibration": _calibration_summary(rows, resampled, bootstrap_samples, seed, task),
         "chance": chance(rows, task),
+        **({"open": open_answers.measure(_open(predictions, task), resampled, task)} if task.open_questions else {}),
         "task": task.to_dict(),
     }
 
@@ -270,12 +279,13 @@ def headline(summaries: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def headlines(summary: Mapping[str, Any]) -> list[str]:
-    """A sentence a scorer, of those that could score anything."""
+    """A sentence a scorer, of those that could score anything, and one of open questions."""
+    told = open_answers.headline(summary["open"]) if "open" in summary else []
     return [
         f"{scorer} {scores['overall']['accuracy']:.1%} of {scores['overall']['n']} questions."
         for scorer, scores in summary["scorers"].items()
         if scores["overall"]["accuracy"] is not None
-    ]
+    ] + told
 
 
 def mlflow_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
@@ -293,6 +303,9 @@ def mlflow_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
         f"{split}/lenient/abstained": summary["scorers"]["lenient"].get("abstained"),
         f"{split}/chance": summary.get("chance"),
     }
+    if "open" in summary:
+        found |= {f"{split}/open/{name}": summary["open"][name] for name in ("n", "token_match")}
+        found |= {f"{split}/open/exact": summary["open"]["exact"]["accuracy"]}
     for scorer, scores in summary["scorers"].items():
         above = split if scorer == "logit" else f"{split}/{scorer}"
         overall = scores["overall"]

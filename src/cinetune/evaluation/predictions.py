@@ -19,12 +19,13 @@ from cinetune.answers.lenient import is_abstention, parse_lenient
 from cinetune.answers.strict import most_probable, parse_strict
 from cinetune.errors import InputError, reason_of
 from cinetune.evaluation.ablations import rotate
+from cinetune.evaluation.metrics import NUM_CHOICES, WORDS
 from cinetune.task.description import CINEPILE, LETTERS, Task
 from cinetune.task.questions import ClipQuestions, Question
 
 OK, MISSING_CLIP = "ok", "missing_clip"
 PROBABILITIES = tuple(f"p_{letter}" for letter in LETTERS)
-LETTER_MASS, NUM_CHOICES, WORDS = "letter_mass", "num_choices", "words"
+LETTER_MASS = "letter_mass"
 # What a task may have besides its group, and where it stands.
 SLICES = ("year", "genres", "url", "category", "hard_split", "visual_reliance")
 # Under which name a row holds its clip's group until it stands in a table.
@@ -229,7 +230,7 @@ def _checked(table: pd.DataFrame, path: Path, task: Task, counts: Mapping[str, i
     # Of a question that is not known here all letters are looked at, until it is refused.
     number = table["question_id"].map(lambda name: counts.get(name, len(columns))).to_numpy()
     has_letter = np.arange(len(columns)) < number[:, None]
-    whole = (shares.notna() | ~has_letter).all(axis=1)
+    whole = (shares.notna() | ~has_letter).all(axis=1) & (number > 0)
     shares = shares.where(has_letter)
     unfit = ((shares < 0) | (shares > 1)).any(axis=1) | (whole & ((shares.sum(axis=1) - 1).abs() > SUM_TOLERANCE))
     if unfit.any():

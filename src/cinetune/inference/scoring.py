@@ -149,13 +149,13 @@ def _replies(
     ]
 
 
-def _shares(logits: torch.Tensor, letters: list[int] | torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+def _shares(logits: torch.Tensor, letters: Sequence[int], counts: Sequence[int]) -> torch.Tensor:
     """Shares of probability [Q, letters] of logits [Q, vocabulary], among as many letters as each question has."""
     own = logits[:, letters].float()
     return torch.softmax(own.masked_fill(~_has(letters, counts, own.device), -torch.inf), dim=-1)
 
 
-def _has(letters: list[int] | torch.Tensor, counts: Sequence[int], device: torch.device) -> torch.Tensor:
+def _has(letters: Sequence[int], counts: Sequence[int], device: torch.device) -> torch.Tensor:
     """Which letters each question has: booleans [Q, letters]; an open question, which has none, is shown them all."""
     owned = torch.tensor([count or len(letters) for count in counts], device=device)
     return torch.arange(len(letters), device=device) < owned[:, None]
@@ -189,17 +189,18 @@ def choose(
     """
     weight = model.get_input_embeddings().weight
     # A tokenizer may not be used by two threads at once: from here on it is the other's.
-    letters, padding = torch.tensor(encoder.letters(), device=weight.device), encoder.tokenizer.pad_token_id or 0
+    padding = encoder.tokenizer.pad_token_id or 0
 
-    def packs() -> Iterator[tuple[Pack, list[int]]]:
+    def packs() -> Iterator[tuple[Pack, list[int], list[int]]]:
         for subtitles, frames, asked in clips:
             suffixes = encoder.suffixes([(item.question, item.choices) for item in asked])
             item = pack(encoder.prefix(subtitles)[0], suffixes, None, frames)
             encoder.check_positions(int(item.position_ids.max()) + 1, "a question behind its clip")
-            yield item, [len(item.choices or ()) for item in asked]
+            counts = [len(item.choices or ()) for item in asked]
+            yield item, counts, encoder.letters(max(counts))
 
     waiting: list[tuple[torch.Tensor, list[int]]] = []
-    for item, counts in _ahead(packs()):
+    for item, counts, letters in _ahead(packs()):
         logits = answer_logits(model, collate([item], padding, weight.dtype, weight.device))
         waiting.append((_shares(logits, letters, counts), counts))
         if len(waiting) > 1:

@@ -126,6 +126,7 @@ def write(
         sections.change_section(
             "What the fine-tune changed", "Fine-tuned minus base", (FINETUNED, BASE), changes, HEADLINE, task.titles
         ),
+        *sections.open_sections(models),
         *sections.slices_sections(models),
         *sections.breakdown_sections(models),
         sections.letters_section(answered, task),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from cinetune.evaluation import open_answers
 from cinetune.evaluation.metrics import (
     CALIBRATION_BINS,
     SCORERS,
@@ -161,6 +162,18 @@ def readings_table(models: Models) -> Table:
     unparsed = [f"Unparsed {scorer}" for scorer in SCORERS]
     headers = ["Model", *(scorer.capitalize() for scorer in SCORERS), *unparsed, "Probability of letters"]
     return Table(headers, rows)
+
+
+def open_sections(models: Models) -> list[Section]:
+    """Open questions, where some were asked; they are part of no other figure."""
+    found = {name: metrics["open"] for name, metrics in models.items() if metrics.get("open", {}).get("n")}
+    rows = [
+        [name, f"{one['n']:,}", formatting.score_text(one["exact"]), formatting.percent(one["token_match"])]
+        for name, one in found.items()
+    ]
+    note = f"Answers in words, compared with the data's: {open_answers.NOTE}. They are part of no other figure."
+    headers = ["Model", "Questions", "Exact", "Token match"]
+    return [Section("Open questions", [note], [Table(headers, rows)])] if rows else []
 
 
 def change_section(

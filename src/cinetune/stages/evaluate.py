@@ -34,10 +34,9 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
     from cinetune.inference import evaluator
     from cinetune.inference import subject as subjects
     from cinetune.report import ablation_report
-    from cinetune.task import description
     from cinetune.tracking import results
 
-    names = ablations.names_of(params.evaluate, is_pipeline, description.of_folder(params.data.root))
+    names = ablations.names_for(params, is_pipeline)
     tags = {"evaluated": params.evaluate.model}
     with ExitStack() as stack:
         tracked = stack.enter_context(_started(params, names[0], tags=tags, is_pipeline=is_pipeline))

@@ -1,0 +1,55 @@
+"""A request's options are judged by the task of the version that answers it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from builders.refusals import sentence
+from cinetune.errors import InputError
+from cinetune.serving import prediction
+from cinetune.serving.requests import row
+from cinetune.serving.service import example_row
+from cinetune.task.checks import check_choices
+from cinetune.task.description import CINEPILE, Task
+
+pytestmark = pytest.mark.serving
+
+ASKED = {"video": "AAAA", "question": "Where?"}
+
+
+@pytest.mark.parametrize(
+    ("task", "allowed"),
+    [(CINEPILE, {5}), (Task(), set(range(2, 11))), (Task(max_choices=4), {2, 3, 4}), (Task(max_choices=2), {2})],
+    ids=["CinePile", "any", "up to four", "two"],
+)
+def test_as_many_options_are_taken_as_the_task_has(task: Task, allowed: set[int]) -> None:
+    for count in range(12):
+        choices = [f"place {number}" for number in range(count)]
+        if count in allowed:
+            assert row.read(ASKED | {"choices": choices}, task).question.choices == tuple(choices)
+        else:
+            with pytest.raises(InputError, match=f"choices must be {task.counted}, got {count}"):
+                row.read(ASKED | {"choices": choices}, task)
+    assert row.read(ASKED, task).question.choices is None
+
+
+@pytest.mark.parametrize("given", ["a|b", 3, {"a": 1}])
+def test_options_that_are_no_list_are_refused(given: Any) -> None:
+    with pytest.raises(InputError, match="choices must be a list of 2 to 10 texts"):
+        row.read(ASKED | {"choices": given}, Task())
+
+
+def test_options_on_the_command_line_are_as_many_too() -> None:
+    assert prediction.read_choices("here | there", Task()) == ("here", "there")
+    assert "choices must be 5, got 2" in sentence(lambda: prediction.read_choices("here|there", CINEPILE))
+    assert "separate options by |" in sentence(lambda: prediction.read_choices("here", Task()))
+
+
+@pytest.mark.parametrize("low", range(2, 11))
+def test_every_task_can_answer_its_example(low: int) -> None:
+    for high in range(low, 11):
+        task = Task(min_choices=low, max_choices=high)
+        assert check_choices(example_row(task)["choices"], task) is None
+    assert len(example_row(CINEPILE)["choices"]) == 5
