@@ -21,8 +21,8 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 # What a block needs that no test has. Such a block stands behind `<!-- needs: ... -->`.
 # By what of it tells that it needs them.
 NEEDS = {
-    "GPU": r"CUDA_VISIBLE_DEVICES|params=(recipes/|mine)",
-    "hub": r"questions=v[12]|hf (auth|download)|params=(recipes/|mine)",
+    "GPU": r"CUDA_VISIBLE_DEVICES|params=(recipes/(?!cameras)|mine)",
+    "hub": r"questions=v[12]|hf (auth|download)|params=(recipes/(?!cameras)|mine)",
     "S3": r"s3://",
     "docker": r"\bdocker\b",
     "root": r"apt-get|sudo",

@@ -6,16 +6,19 @@ import re
 import shlex
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from builders.projects import ROOT
+from builders.projects import ROOT, environment
 from builders.refusals import sentence
 from cinetune import cli
 from cinetune import params as params_module
 from cinetune.data import licences
+from cinetune.data.mini import cameras
+from cinetune.evaluation.published import published
 from cinetune.model.sizes import size_of
 from cinetune.runtime import cost, distributed
 from cinetune.stages import train
@@ -113,3 +116,24 @@ def test_activations_that_are_computed_again_take_half_the_time_more() -> None:
         for wanted in ("none", "all")
     )
     assert again == pytest.approx(1.5 * kept)
+
+
+def test_the_second_example_needs_nothing_but_the_base_and_is_registered_by_its_own_name() -> None:
+    chosen = params_module.load_over(ROOT / "recipes/cameras.yaml", ROOT / "params.yaml")
+    assert chosen.mini.task == "cameras" and chosen.model.base == "base-model" and chosen.data.root == "cameras"
+    assert chosen.register.name == chosen.predict.model.removeprefix("models:/").removesuffix("@champion")
+    told = (ROOT / "recipes/cameras.yaml").read_text(encoding="utf-8")
+    assert "python -m cinetune mini --params recipes/cameras.yaml" in told and "make demo TASK=cameras" in told
+    assert licences.of_data(chosen.data.name, "", cameras.TASK) == licences.OWN
+    assert published(chosen.report.reference, cameras.TASK) is None
+
+
+def test_the_demo_of_another_task_draws_its_data_first() -> None:
+    done = subprocess.run(
+        ["make", "-n", "demo", "TASK=cameras"], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True
+    )
+    lines = [line.strip() for line in done.stdout.splitlines() if "recipes/cameras.yaml" in line]
+    assert lines == [
+        "python -m cinetune mini --params recipes/cameras.yaml",
+        "mlflow run . --env-manager local -P params=recipes/cameras.yaml",
+    ]
