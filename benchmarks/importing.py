@@ -41,7 +41,14 @@ def main() -> None:
                 clip = number % asked.clips
                 subtitles = f"Line of clip {clip}. " * 20
                 question = f"Question {number}, where is the one who was there before?"
-                row = [f"{clip}.mp4", question, CHOICES, "ABCD"[number % 4], f"kind {number % 5}", f"group {clip // 10}"]
+                row = [
+                    f"{clip}.mp4",
+                    question,
+                    CHOICES,
+                    "ABCD"[number % 4],
+                    f"kind {number % 5}",
+                    f"group {clip // 10}",
+                ]
                 writer.writerow([*row, subtitles])
         params = ImportParams(str(table), str(videos), str(folder / "out"), "plain", 0.2, 1, "", "", "")
         began, used = time.monotonic(), time.process_time()
@@ -49,7 +56,9 @@ def main() -> None:
         wall_s, cpu_s = time.monotonic() - began, time.process_time() - used
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     counts = ", ".join(f"{split} {of['questions']}" for split, of in found["splits"].items())
-    print(f"{found['rows']} rows over {asked.clips} clips ({counts}): {wall_s:.1f} s, {cpu_s:.1f} s CPU, {memory:.2f} GB")
+    print(
+        f"{found['rows']} rows over {asked.clips} clips ({counts}): {wall_s:.1f} s, {cpu_s:.1f} s CPU, {memory:.2f} GB"
+    )
 
 
 if __name__ == "__main__":

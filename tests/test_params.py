@@ -29,7 +29,7 @@ MAY_BE_ZERO = {
     "register.max_missing", "prompt.max_subtitle_tokens", "mini.seed",
     "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps", "pretrain.steps", "pretrain.decay_fraction",
     "pretrain.seed", "train.max_steps", "train.early_stopping_patience", "sweep.seed",
-    "predict.start", "predict.end", "serve.cached_prefix_mb",
+    "predict.start", "predict.end", "serve.cached_prefix_mb", "import.test_fraction", "import.seed",
 }  # fmt: skip
 
 
@@ -42,10 +42,9 @@ def content() -> dict[str, dict[str, Any]]:
 
 def numbers() -> list[tuple[str, str, type]]:
     """Section, key and type of every number of the project."""
-    sections = get_type_hints(params.Params)
     return [
         (section, key, kind)
-        for section, holder in sections.items()
+        for section, holder in params.SECTIONS.items()
         for key, kind in get_type_hints(holder).items()
         if kind in (int, float)
     ]

@@ -14,8 +14,8 @@ from cinetune import cli, params, pipeline
 pytestmark = pytest.mark.experience
 
 ENTRY_POINTS = (
-    "main", "download", "frames", "train", "evaluate", "compare", "study", "sweep", "report", "register", "predict",
-    "pretrain",
+    "main", "download", "import", "frames", "train", "evaluate", "compare", "study", "sweep", "report", "register",
+    "predict", "pretrain",
 )  # fmt: skip
 
 

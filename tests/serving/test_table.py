@@ -102,9 +102,7 @@ def test_what_was_answered_is_not_asked_again(
     again = read(tmp_path, served_folder, service, [*rows, row("clip1.mp4", "When?")])
     asked: list[int] = []
     whole = Service.replies
-    monkeypatch.setattr(
-        Service, "replies", lambda self, *given: asked.append(len(given[2])) or whole(self, *given)
-    )
+    monkeypatch.setattr(Service, "replies", lambda self, *given: asked.append(len(given[2])) or whole(self, *given))
     with Journal(tmp_path / "journal") as journal:
         tables.answer(again, service, journal, bar)
     assert asked == [2]
@@ -129,7 +127,11 @@ def test_answers_are_written_in_each_format(
 
 def test_wrong_tables_are_told_before_a_model_is_loaded(tmp_path: Path) -> None:
     def told(**values: Any) -> str:
-        asked = params_module.load(ROOT / "params.yaml").override("predict", {"table": "a.csv", "out": "b.csv"} | values).predict
+        asked = (
+            params_module.load(ROOT / "params.yaml")
+            .override("predict", {"table": "a.csv", "out": "b.csv"} | values)
+            .predict
+        )
         return sentence(lambda: tables.check_out(asked))
 
     assert "must be a .parquet, .csv, .jsonl file" in told(out="b.txt") and "must be a" in told(out="")

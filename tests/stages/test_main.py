@@ -120,15 +120,15 @@ def test_what_a_user_types_wins_over_a_file_and_over_params_yaml(
     monkeypatch.chdir(ROOT)
     kinds = cli.kinds_of(command)
     for name, kind in kinds.items():
-        shipped = getattr(getattr(params_module.load(), command), name)
+        shipped = params_module.load().to_dict()[command][name]
         values = [params_module.read_value(command, name, text) for text in TYPED.get(kind) or get_args(kind)[:2]]
         for typed in filter(None, dict.fromkeys([shipped if shipped is not False else "false", *values])):
             others = [value for value in values if str(value).lower() != str(typed).lower()]
             recipe = tmp_path / "recipe.yaml"
             recipe.write_text(yaml.safe_dump({command: {name: others[0]}}), encoding="utf-8")
             words = [word for key in kinds for word in (f"--{key}", str(typed) if key == name else "")]
-            read = getattr(parse(["--params", str(recipe), *words], command, "").params, command)
-            assert str(getattr(read, name)).lower() == str(typed).lower(), name
+            read = parse(["--params", str(recipe), *words], command, "").params.to_dict()[command]
+            assert str(read[name]).lower() == str(typed).lower(), name
 
 
 def test_a_runs_name_says_what_differs_from_the_projects_defaults(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cinetune.data import subtitles
 from cinetune.errors import InputError
-from cinetune.params import PredictParams
+from cinetune.params import Params, PredictParams
 from cinetune.serving import sources
 from cinetune.serving.sources import CLIP
 from cinetune.task.checks import check_choices
@@ -18,10 +20,24 @@ if TYPE_CHECKING:
     from cinetune.serving.service import Service
 
 
+def open_service(params: Params, load_model: Callable[[str], Any]) -> Service:
+    """That of an adapter folder with the settings it was trained with, or of a version, a pyfunc of `load_model`."""
+    from cinetune.artifacts import Adapter
+    from cinetune.serving.service import Service
+
+    if Path(params.predict.model).is_dir():
+        return Service.of_adapter(Adapter.open(params.predict.model), params)
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    service: Service = load_model(params.predict.model).unwrap_python_model().service
+    return service
+
+
 def check(asked: PredictParams) -> None:
     """Raises InputError for what is wrong before anything is loaded."""
     if not asked.video:
-        raise InputError("predict.video is empty: name a video file, or a clip of the data as clip:<clip_id>, or a table.")
+        raise InputError(
+            "predict.video is empty: name a video file, or a clip of the data as clip:<clip_id>, or a table."
+        )
     if not asked.video.startswith(CLIP) and not Path(asked.video).is_file():
         raise InputError(
             f"video {asked.video!r} does not exist: name a video file, or a clip of the data as clip:<clip_id>."

@@ -6,6 +6,7 @@ Rows have the columns of the plain format; an answer is not needed, and is never
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,6 +39,8 @@ from cinetune.task.description import Task
 
 if TYPE_CHECKING:
     from cinetune.serving.service import Service
+
+logger = logging.getLogger(__name__)
 
 REQUIRED = ("video", "question", "choices")
 # As journals call replies that nothing was withheld from.
@@ -93,6 +96,12 @@ class Table:
     def counts(self) -> dict[str, int]:
         """Of "rows" and "rows_failed", which have a reason instead of an answer."""
         return {"rows": len(self.rows), "rows_failed": sum(row["error"] is not None for row in self.rows)}
+
+    @property
+    def told(self) -> str:
+        """How many rows have an answer, in words."""
+        counts = self.counts
+        return f"{counts['rows'] - counts['rows_failed']} of {counts['rows']} rows answered"
 
     @property
     def complaints(self) -> list[str]:
@@ -158,9 +167,28 @@ def check_out(asked: PredictParams) -> Path:
     return path
 
 
-def answer(
-    table: Table, service: Service, journal: Journal, progress: Callable[[int], tqdm[Any]]
+def fill(
+    table: Table,
+    out: Path,
+    service: Service,
+    work: Path,
+    begin: Callable[[Callable[[str], str | None]], None],
+    progress: Callable[[int], tqdm[Any]],
 ) -> None:
+    """Answer a table into a file; what a killed process of the same work had answered is not asked again.
+
+    work: where replies are kept until the file is there; begin: called with `Journal.take_over`.
+    """
+    with Journal(work) as journal:
+        begin(journal.take_over)
+        answer(table, service, journal, progress)
+        table.write(out)
+        journal.remove()
+    for line in table.complaints:
+        logger.warning("predict: %s", line)
+
+
+def answer(table: Table, service: Service, journal: Journal, progress: Callable[[int], tqdm[Any]]) -> None:
     """Answer all questions of a table, clip after clip; those that the journal holds are not asked again."""
     done = journal.read()
     waiting = [asked for asked in table.groups if asked.key not in done]
@@ -186,9 +214,7 @@ def _prompt(record: Record) -> QuestionPrompt:
 
 
 def _answers(asked: Asked, replies: Sequence[Reply | InputError], service: Service) -> list[dict[str, Any]]:
-    return [
-        service.shown(_prompt(record), reply) for record, reply in zip(asked.records, replies, strict=True)
-    ]
+    return [service.shown(_prompt(record), reply) for record, reply in zip(asked.records, replies, strict=True)]
 
 
 def _saved(reply: Reply) -> SavedReply:

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cinetune import pipeline, provenance
 from cinetune.cli import parse, progress
@@ -28,18 +28,15 @@ from cinetune.files import text_digest, whole_folder, write_json
 from cinetune.params import Params
 from cinetune.tracking import lifecycle, queries, registry
 
-if TYPE_CHECKING:
-    from cinetune.serving.service import Service
-
 logger = logging.getLogger(__name__)
 
 SHEET, ANSWER = "frames.png", "answer.json"
 
 
 def run(params: Params) -> dict[str, Any]:
-    """The answer as the server would give it; raises InputError for a question that cannot be answered.
+    """The answer as the server would give it, or of a table the counts "rows" and "rows_failed".
 
-    Of a table, the counts of its rows: "rows", "rows_failed".
+    Raises InputError for a question that cannot be answered.
     """
     from cinetune.serving import prediction
     from cinetune.task.description import Task
@@ -55,11 +52,8 @@ def run(params: Params) -> dict[str, Any]:
     name = pipeline.run_name("predict", asked.question)
     with lifecycle.start("predict", {"question": asked.question}, name=name) as tracked:
         tracked.log_params(params.sections("predict"))
-        service = _service(params)
-        try:
+        with closing(prediction.open_service(params, queries.load_model)) as service:
             clip, answer = prediction.answer(asked, service)
-        finally:
-            service.close()
         target = pipeline.RUNS / tracked.id / "predict"
         with whole_folder(target) as folder:
             contact_sheet.save(clip, folder / SHEET)
@@ -76,49 +70,24 @@ def run(params: Params) -> dict[str, Any]:
 
 
 def _answer_table(params: Params) -> dict[str, Any]:
-    from cinetune.inference.journal import Journal
+    from cinetune.artifacts import Adapter
+    from cinetune.serving import prediction
     from cinetune.serving import table as tables
 
     asked = params.predict
     out = tables.check_out(asked)
-    with lifecycle.start("predict", name=pipeline.run_name("predict", asked.table)) as tracked, ExitStack() as stack:
+    with lifecycle.start("predict", name=pipeline.run_name("predict", asked.table)) as tracked:
         tracked.log_params(params.sections("predict"))
-        service = _service(params)
-        stack.callback(service.close)
-        table = tables.Table(asked.table, asked.videos, service.task)
-        journal = stack.enter_context(Journal(pipeline.CHECKPOINTS / f"predict-{_identity(params)}"))
-        lifecycle.take_over(tracked, journal.take_over)
-        tables.answer(table, service, journal, lambda total: progress("predict", total))
-        table.write(out)
-        journal.remove()
+        model = Adapter.open(asked.model).digest if Path(asked.model).is_dir() else registry.pinned(asked.model)
+        decided = f"{model} {params.sections('evaluate', 'serve')} {provenance.source_digest()}"
+        work = pipeline.CHECKPOINTS / f"predict-{text_digest(decided)[:16]}"
+        with closing(prediction.open_service(params, queries.load_model)) as service:
+            table = tables.Table(asked.table, asked.videos, service.task)
+            tables.fill(table, out, service, work, partial(lifecycle.take_over, tracked), partial(progress, "predict"))
         tracked.log_metrics(table.counts)
-        for line in table.complaints:
-            logger.warning("predict: %s", line)
-        said = f"{table.counts['rows'] - table.counts['rows_failed']} of {table.counts['rows']} rows answered in {out}."
-        tracked.describe(said)
-        print(f"predict: {said}")
+        tracked.describe(table.told)
+        print(f"predict: {table.told} in {out}.")
         return table.counts
-
-
-def _identity(params: Params) -> str:
-    """What decides the model's replies, for a run that was killed to be found again."""
-    from cinetune.artifacts import Adapter
-
-    name = params.predict.model
-    model = Adapter.open(name).digest if Path(name).is_dir() else registry.pinned(name)
-    return text_digest(f"{model} {params.sections('evaluate', 'serve')} {provenance.source_digest()}")[:16]
-
-
-def _service(params: Params) -> Service:
-    """That of a registered version, or of an adapter folder with the settings it was trained with."""
-    from cinetune.artifacts import Adapter
-    from cinetune.serving.service import Service
-
-    if Path(params.predict.model).is_dir():
-        return Service.of_adapter(Adapter.open(params.predict.model), params)
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    service: Service = queries.load_model(params.predict.model).unwrap_python_model().service
-    return service
 
 
 def main(argv: Sequence[str]) -> int:

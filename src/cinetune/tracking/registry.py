@@ -167,7 +167,7 @@ def resolve(uri: str) -> tuple[str, str]:
 
 
 def pinned(uri: str) -> str:
-    """An address that does not move: an alias becomes the version that it is of now."""
+    """The address of one version, where an alias may come to name another."""
     return "models:/{}/{}".format(*resolve(uri)) if "@" in uri else uri
 
 

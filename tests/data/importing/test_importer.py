@@ -197,9 +197,7 @@ def test_parts_are_cut_and_stay_in_the_group_of_their_video(tmp_path: Path, vide
     (parts,) = [clips for split in together if len(clips := [clip for clip in split if clip.url == "a.mp4"])]
     assert [len(part.questions) for part in parts] == [2, 1, 1] and {part.group for part in parts} == {"a.mp4"}
     with Decoder(LIMITS) as decoder:
-        shown = [
-            decoder.read(tmp_path / "mydata" / "clips" / f"{part.clip_id}.mp4", UNIFORM) for part in parts
-        ]
+        shown = [decoder.read(tmp_path / "mydata" / "clips" / f"{part.clip_id}.mp4", UNIFORM) for part in parts]
         whole = [decoder.read(videos / "a.mp4", UNIFORM, part=part) for part in ((2, 6), (4, 8), (9, 10))]
     for part, expected in zip(shown, whole, strict=True):
         # Some frames more at the end, where one before it needs them.
@@ -276,7 +274,9 @@ def test_links_are_fetched_and_those_that_are_not_are_told_of(tmp_path: Path, vi
 
 
 def test_subtitles_may_be_a_file(tmp_path: Path, videos: Path) -> None:
-    (videos / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello.\n\n2\n00:00:08,000 --> 00:00:09,000\nBye.\n")
+    (videos / "a.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\nHello.\n\n2\n00:00:08,000 --> 00:00:09,000\nBye.\n"
+    )
     run(tmp_path, [row("a.mp4", subtitles="a.srt", start=5, end=10), *FOUR[1:]])
     rows = pd.concat([table(tmp_path), table(tmp_path, "test")]).set_index("url")
     assert rows.loc["a.mp4", "subtitles"] == "Bye."

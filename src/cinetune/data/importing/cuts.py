@@ -78,7 +78,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
                 return {"reason": "holds no picture"}
             if "target" not in request:
                 duration = source.duration or 0
-                return {"duration_s": duration / av.time_base} if duration > 0 else {"reason": "does not say its length"}
+                return (
+                    {"duration_s": duration / av.time_base} if duration > 0 else {"reason": "does not say its length"}
+                )
             _cut(source, request)
     except FFmpegError as error:
         return {"reason": f"cannot be cut ({error.strerror}): convert it to H.264 in MP4"}

@@ -106,7 +106,9 @@ def read_answer(value: Any, choices: Sequence[str]) -> int:
     letter = LETTER.fullmatch(text)
     if letter and (place := LETTERS.find(letter[1].upper())) >= 0:
         if place >= len(choices):
-            raise InputError(f"answer {value!r} is beyond the {len(choices)} options (A to {LETTERS[len(choices) - 1]})")
+            raise InputError(
+                f"answer {value!r} is beyond the {len(choices)} options (A to {LETTERS[len(choices) - 1]})"
+            )
         return place
     if WHOLE.fullmatch(text):
         index = int(float(text))

@@ -45,11 +45,17 @@ def read(sources: str, layout: str, required: tuple[str, ...] = REQUIRED) -> Ite
         for number, row in enumerate(_rows(path, layout), 1):
             if number == 1 and not isinstance(row, str):
                 _check_columns(path, row, required)
-            named = split if isinstance(row, str) else split or _split_of_row(row)
-            told = f"split {row.get('split')!r} is none of {', '.join(SPLITS)}" if named is None else None
-            yield NamedRow(f"{path.name}, row {number}", named or "", told or row)
+            yield _named(f"{path.name}, row {number}", split, row)
         if number == 0:
             raise InputError(f"questions {str(path)!r} has no rows: there is nothing to ask.")
+
+
+def _named(name: str, split: str, row: Row) -> NamedRow:
+    said = None if isinstance(row, str) or split else row.get("split")
+    if said is None or said == "":
+        return NamedRow(name, split, row)
+    own = SPLIT_NAMES.get(str(said).strip().lower(), "")
+    return NamedRow(name, own, row if own else f"split {said!r} is none of {', '.join(SPLITS)}")
 
 
 def split_of(source: str) -> tuple[str, Path]:
@@ -90,9 +96,3 @@ def _check_columns(path: Path, row: Mapping[str, Any], required: tuple[str, ...]
             f"questions {str(path)!r} lacks the column {missing[0]!r}: {', '.join(required)} are needed, there are "
             f"{there}."
         )
-
-
-def _split_of_row(row: Mapping[str, Any]) -> str | None:
-    """Empty where a row names none, None for a word that is none."""
-    said = row.get("split")
-    return "" if said is None or said == "" else SPLIT_NAMES.get(str(said).strip().lower())
