@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -40,11 +40,14 @@ class Reply:
     """The model's words, and the option letters' shares of probability (None for an open question).
 
     letter_mass: the probability that the letters together have of being the next token, 0 to 1; NaN if unknown.
+    prompt_tokens, word_tokens: how many were read for this question, the clip's included, and said; 0 if not counted.
     """
 
     raw: str
     probabilities: tuple[float, ...] | None
     letter_mass: float = math.nan
+    prompt_tokens: int = 0
+    word_tokens: int = 0
 
     @property
     def letter(self) -> str | None:
@@ -131,7 +134,11 @@ def answer(
     words = _continue(model, encoder, reading.cache, segments, positions[slots], logits, limits, is_wanted)
     # A negative number is how many are taken off the end; what is left is the clip.
     reading.cache.crop(start - reading.cache.get_seq_length())
-    return _replies(encoder, asked, logits, words)
+    replies = _replies(encoder, asked, logits, words)
+    return [
+        replace(reply, prompt_tokens=start + len(suffix), word_tokens=len(ids))
+        for reply, suffix, ids in zip(replies, suffixes, words, strict=True)
+    ]
 
 
 def _replies(

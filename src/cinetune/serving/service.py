@@ -6,11 +6,9 @@ Rows on one clip share one reading of it, and recent clips are cached.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cinetune import params as params_module
@@ -29,7 +26,6 @@ from cinetune.artifacts import Adapter
 from cinetune.errors import InputError
 from cinetune.files import folder_digest, text_digest
 from cinetune.frames.decoder import Decoder
-from cinetune.frames.encoding import encode
 from cinetune.frames.images.decoder import ImageDecoder
 from cinetune.frames.limits import Limits
 from cinetune.frames.sampling import ClipFrames, FrameSettings, identity
@@ -42,24 +38,19 @@ from cinetune.model.lora import load_adapter
 from cinetune.params import FramesParams, ModelParams, Params, ServeParams
 from cinetune.serving import sources
 from cinetune.serving.batching import Clip, Engine, Query
+from cinetune.serving.example import example_row
 from cinetune.serving.pools import ClipCache, DecoderPool
 from cinetune.serving.requests import row as asked_row
 from cinetune.serving.requests.form import Options
 from cinetune.serving.server.deadline import Deadline
 from cinetune.task import description, prompts
-from cinetune.task.description import LETTERS, Task
+from cinetune.task.description import LETTERS
 
 MAX_ERROR_CHARS = 300
 # Why a request as a whole is not answered.
 TIME_OVER = "the time for this request is over: send fewer rows, or raise the server's timeout."
 MANY_WAITING = "as many requests are waiting as there is room for: send this again in a moment."
 FAILED = "the model failed on this request: see the server's log."
-# What the example may be asked with, and with how many of them where a task takes any number.
-EXAMPLE_CHOICES = (
-    "to the right", "to the left", "up", "down", "nowhere", "round and round", "up and down", "off the screen",
-    "back again", "towards us",
-)  # fmt: skip
-USUAL_CHOICES = 5
 # What a row is asked about.
 Shown = str | bytes | tuple[str, ...]
 ANSWER = ("answer", "choice", "confidence", "raw", "error")
@@ -203,6 +194,17 @@ class Service:
                 results[number] = _shown(found.query.question, reply, options.scorer)
         return results
 
+    def reply(self, row: Mapping[str, Any], options: Options, deadline: Deadline) -> Reply:
+        """The model's own words about one row, the options' probabilities and counts of tokens.
+
+        Raises InputError for a row that cannot be answered, BusyError and TimeoutError as `answer` does.
+        """
+        found = self._read_row(row, options, deadline, {})
+        [[reply]] = self.engine.ask([(found.clip, found.subtitles, [found.query])], deadline)
+        if isinstance(reply, InputError):
+            raise reply
+        return reply
+
     def ask(self, frames: ClipFrames, subtitles: str, question: QuestionPrompt) -> dict[str, Any]:
         """The answer to one question about decoded frames; subtitles beyond the limit are truncated."""
         [reply] = self.replies(frames, subtitles, [question])
@@ -311,24 +313,12 @@ def answered(question: QuestionPrompt, reply: Reply, scorer: str) -> dict[str, A
 
 
 def refused(reason: str) -> dict[str, Any]:
-    """What a client gets for a row that cannot be answered: one sentence of bounded length."""
+    """What a client gets for a row that cannot be answered."""
+    return {"answer": "", "choice": None, "confidence": None, "raw": "", "error": one_sentence(reason)}
+
+
+def one_sentence(reason: str) -> str:
+    """Why something is refused, in bounded length."""
     words = " ".join(reason.split()).removesuffix(".")
     shown = words if len(words) <= MAX_ERROR_CHARS else words[:MAX_ERROR_CHARS] + ".."
-    return {"answer": "", "choice": None, "confidence": None, "raw": "", "error": f"{shown}."}
-
-
-def example_row(task: Task) -> dict[str, Any]:
-    """A row that a version of this task answers: one second of a moving square."""
-    pictures: np.ndarray = np.full((12, 64, 64, 3), 90, dtype=np.uint8)
-    for number, picture in enumerate(pictures):
-        picture[24:40, 4 * number : 4 * number + 16] = (230, 200, 40)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "example.mp4"
-        encode(path, pictures, 12)
-        content = base64.b64encode(path.read_bytes()).decode()
-    return {
-        "video": content,
-        "question": "Where does the square go?",
-        "choices": list(EXAMPLE_CHOICES[: max(task.min_choices, min(USUAL_CHOICES, task.max_choices))]),
-        "subtitles": "<subtitle> Look at it go.",
-    }
+    return f"{shown}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cinetune.errors import InputError
+from cinetune.inference.scoring import Reply
 from cinetune.serving.requests.form import Options
 from cinetune.serving.server import uploads
 from cinetune.serving.server.deadline import Deadline
@@ -39,14 +40,16 @@ async def get(gateway: Gateway, path: str, method: str = "GET") -> tuple[int, st
 class Client:
     """A request whose body is sent as the test says."""
 
-    def __init__(self, gateway: Gateway, headers: Any = ((b"content-type", b"application/json"),)) -> None:
+    def __init__(
+        self, gateway: Gateway, headers: Any = ((b"content-type", b"application/json"),), path: str = "/invocations"
+    ) -> None:
         self._to: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._sent: list[dict[str, Any]] = []
 
         async def send(message: Any) -> None:
             self._sent.append(dict(message))
 
-        scope = {"type": "http", "path": "/invocations", "method": "POST", "headers": list(headers)}
+        scope = {"type": "http", "path": path, "method": "POST", "headers": list(headers)}
         self._task = asyncio.create_task(gateway(scope, self._to.get, send))
 
     async def send(self, content: bytes, is_last: bool = True) -> None:
@@ -105,6 +108,9 @@ class Echo:
             raise ValueError("of /secret.py")
         return [item["question"] for item in rows]
 
+    def reply(self, row: dict[str, Any], options: Options, deadline: Deadline) -> Reply:
+        return Reply(self.answer([row], options, deadline)[0], None, prompt_tokens=3, word_tokens=1)
+
 
 async def until(gateway: Gateway, line: str) -> None:
     """Until the server's metrics hold a line."""
@@ -118,9 +124,9 @@ async def ready(gateway: Gateway) -> None:
 
 
 @asynccontextmanager
-async def running(service: Echo | None = None) -> AsyncIterator[Gateway]:
+async def running(service: Echo | None = None, key: bytes | None = None) -> AsyncIterator[Gateway]:
     """A gateway that is ready."""
-    gateway = Gateway(lambda: service or Echo(), "1.2")
+    gateway = Gateway(lambda: service or Echo(), "1.2", "clips", key)
     async with Life(gateway):
         await ready(gateway)
         yield gateway
@@ -135,6 +141,21 @@ async def ask(gateway: Gateway, content: bytes, **options: Any) -> tuple[int, st
 
 def body(question: str = "Who?") -> bytes:
     return json.dumps({"inputs": [{"video": "clip:a", "question": question}]}).encode()
+
+
+CHAT = "/v1/chat/completions"
+
+
+def chat(question: str = "Who?") -> bytes:
+    content = [
+        {"type": "video_url", "video_url": {"url": "clip:a"}},
+        {"type": "text", "text": question},
+    ]
+    return json.dumps({"model": "clips", "messages": [{"role": "user", "content": content}]}).encode()
+
+
+Asked = Callable[..., bytes]
+DOORS = pytest.mark.parametrize(("path", "asked"), [("/invocations", body), (CHAT, chat)])
 
 
 def test_a_server_is_ready_once_its_model_is_and_not_when_it_stops() -> None:
@@ -208,11 +229,12 @@ def test_json_alone_is_taken(headers: list[tuple[bytes, bytes]], status: int) ->
     asyncio.run(live())
 
 
-def test_a_failure_is_told_without_its_words_and_the_next_request_is_answered() -> None:
+@DOORS
+def test_a_failure_is_told_without_its_words_and_the_next_request_is_answered(path: str, asked: Asked) -> None:
     async def live() -> None:
         async with running() as gateway:
             for question, status in (("?", 500), ("Who?", 200)):
-                found, text = await ask(gateway, body(question))
+                found, text = await ask(gateway, asked(question), path=path)
                 assert found == status and "secret" not in text
 
     asyncio.run(live())
@@ -251,17 +273,19 @@ def test_all_bodies_together_take_a_number_of_bytes_and_give_it_back() -> None:
     asyncio.run(live())
 
 
-def test_one_too_many_is_told_at_once_and_its_place_comes_back() -> None:
+@DOORS
+def test_one_too_many_is_told_at_once_and_its_place_comes_back(path: str, asked: Asked) -> None:
     service = Echo()
 
     async def live() -> None:
         async with running(service) as gateway:
             service.may.clear()
-            inside = [Client(gateway) for _ in range(2)]
+            inside = [Client(gateway, path=path) for _ in range(2)]
             for client in inside:
-                await client.send(body())
+                await client.send(asked())
             await until(gateway, "cinetune_requests_inside 2")
-            assert (await ask(gateway, body()))[0] == 503
+            # The places are those of both doors together.
+            assert (await ask(gateway, body()))[0] == (await ask(gateway, chat(), path=CHAT))[0] == 503
             await inside[0].leave()
             await until(gateway, "cinetune_requests_inside 1")
             service.may.set()
@@ -270,15 +294,18 @@ def test_one_too_many_is_told_at_once_and_its_place_comes_back() -> None:
     asyncio.run(live())
 
 
+@DOORS
 @pytest.mark.parametrize(("is_stopped", "status"), [(True, 503), (False, 504)])
-def test_what_is_cancelled_by_a_stop_may_be_sent_again_and_what_is_late_is_late(is_stopped: bool, status: int) -> None:
+def test_what_is_cancelled_by_a_stop_may_be_sent_again_and_what_is_late_is_late(
+    is_stopped: bool, status: int, path: str, asked: Asked
+) -> None:
     service = Echo(timeout_s=20.0 if is_stopped else 0.3)
     service.may.clear()
 
     async def live() -> None:
         async with running(service) as gateway:
-            client = Client(gateway)
-            await client.send(body())
+            client = Client(gateway, path=path)
+            await client.send(asked())
             await until(gateway, "cinetune_requests_inside 1")
             if is_stopped:
                 gateway.stop(0.1)
@@ -303,5 +330,24 @@ def test_a_model_that_cannot_be_loaded_is_told_and_never_ready() -> None:
                     await asyncio.sleep(0.01)
             assert isinstance(gateway.failure, InputError)
             assert (await get(gateway, "/ping"))[0] == 503
+
+    asyncio.run(live())
+
+
+@DOORS
+def test_without_the_key_no_body_is_read(path: str, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Echo()
+    monkeypatch.setattr(uploads, "DRAIN_S", 0.1)
+
+    async def live() -> None:
+        async with running(service, b"right") as gateway:
+            json_alone = (b"content-type", b"application/json")
+            for shown, status in ((b"Bearer wrong", 401), (b"Bearer right", 200)):
+                headers = [json_alone, (b"authorization", shown)]
+                assert (await ask(gateway, asked(), path=path, headers=headers))[0] == status
+            half = Client(gateway, path=path)
+            await half.send(b"{" * 1000, is_last=False)
+            await until(gateway, "cinetune_body_bytes 0")
+            assert (await half.response())[0] == 401
 
     asyncio.run(live())

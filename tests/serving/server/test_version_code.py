@@ -57,3 +57,17 @@ def test_it_is_started_before_all_other_code_and_once(other: Path, monkeypatch: 
     assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(kept)
     monkeypatch.setenv(version_code.STARTED_WITH, environment[version_code.STARTED_WITH])
     assert "cannot be started" in sentence(lambda: version_code.unless_loaded(other))
+
+
+def test_code_that_knows_no_key_is_not_started_where_there_is_one(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *words: started.append(words))
+    (other / "serving/server/keys.py").unlink()
+    kept = version_code.unless_loaded(other)
+    assert kept is not None
+    monkeypatch.setenv("CINETUNE_API_KEY", "right")
+    assert "would serve without it" in sentence(lambda: version_code.start(kept, ["serve"]))
+    assert started == []
+    monkeypatch.delenv("CINETUNE_API_KEY")
+    version_code.start(kept, ["serve"])
+    assert len(started) == 1

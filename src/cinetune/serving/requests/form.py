@@ -6,16 +6,16 @@ Its shape is judged here, before anything is made of it; a row's values are judg
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, TypeAdapter, ValidationError
-from pydantic_core import from_json
 
 from cinetune.errors import InputError
+from cinetune.serving.requests import bodies
 
 Row = dict[str, Any]
 
@@ -25,18 +25,8 @@ REQUIRED = ("question",)
 SHOWN = ("video", "images")
 SCORERS = ("lenient", "strict", "logit")
 MAX_ROWS, MAX_NEW_TOKENS = 256, 256
-# Each takes up to a hundred bytes once it is parsed, so that a small body would fill the memory. Base64 has none.
-MAX_SEPARATORS = 500_000
-MAX_NAME_CHARS = 80
 MAX_COLUMNS = 64
-# No text but a video's is as long as two of them.
-TEXT_BLOCK = 2 << 20
 LIST = (list, tuple, np.ndarray, pd.Series)
-# What a value must be, by the type of pydantic's error.
-TYPES = {
-    "model_type": "an object", "dict_type": "an object", "list_type": "a list", "int_type": "a whole number",
-    "string_type": "text",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,7 @@ class Parameters(BaseModel):
         frames = _within("frames", self.frames, trained, trained, f"the {trained} that the model was trained on")
         scorer = defaults.scorer if self.scorer is None else self.scorer
         if scorer not in SCORERS:
-            raise InputError(f"scorer must be one of {', '.join(SCORERS)}, got {_shorten(scorer)!r}.")
+            raise InputError(f"scorer must be one of {', '.join(SCORERS)}, got {bodies.shorten(scorer)!r}.")
         return Options(tokens, scorer, frames)
 
 
@@ -118,16 +108,7 @@ BODY = TypeAdapter(Request)
 
 def read(body: bytes) -> tuple[list[Row], Parameters]:
     """Rows and parameters of a JSON body. Raises InputError for what is none."""
-    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_SEPARATORS:
-        raise InputError(f"the request holds more than {MAX_SEPARATORS} commas and brackets: send fewer rows.")
-    for text in _long_texts(body):
-        if not text.isascii() or b"\\u" in text:
-            raise InputError("a text of more than 4 MB must be base64: shorten it.")
-    try:
-        content = from_json(body)
-    except ValueError as error:
-        # It names a place and no content.
-        raise InputError(f"the request's body is not JSON: {error}.") from None
+    content = bodies.read(body)
     if not isinstance(content, dict):
         raise InputError(f"the request must be a JSON object with one of {', '.join(FORMATS)}.")
     try:
@@ -135,18 +116,6 @@ def read(body: bytes) -> tuple[list[Row], Parameters]:
     except ValidationError as error:
         raise InputError(_sentence(error)) from None
     return request.rows(), request.params or Parameters()
-
-
-def _long_texts(body: bytes) -> Iterator[bytes]:
-    """Every text of more than two blocks: a wide letter in it would make all its letters as wide."""
-    end = 0
-    for start in range(0, len(body), TEXT_BLOCK):
-        if start >= end and body.find(b'"', start, start + TEXT_BLOCK) < 0:
-            end = body.find(b'"', start)
-            end = len(body) if end < 0 else end
-            text = body[body.rfind(b'"', 0, start) + 1 : end]
-            if len(text) > 2 * TEXT_BLOCK:
-                yield text
 
 
 def read_parameters(values: Mapping[str, Any]) -> Parameters:
@@ -182,7 +151,7 @@ def check_rows(rows: list[Row]) -> None:
     given = {name: None for row in rows for name in row}
     unknown = [name for name in given if name not in COLUMNS]
     if unknown:
-        raise InputError(f"column {_shorten(unknown[0])!r} is not known: choose from {', '.join(COLUMNS)}.")
+        raise InputError(f"column {bodies.shorten(unknown[0])!r} is not known: choose from {', '.join(COLUMNS)}.")
     missing = [name for name in REQUIRED if name not in given]
     if given.keys().isdisjoint(SHOWN):
         missing.insert(0, SHOWN[0])
@@ -216,23 +185,14 @@ def _of_split(table: _Split) -> list[Row]:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first of pydantic's errors, without what it was given."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    problem, place = first["type"], ".".join(_shorten(part) for part in first["loc"])
+    first = bodies.first_of(error)
+    problem, loc = first["type"], first["loc"]
     if problem == "extra_forbidden":
-        inner = str(first["loc"][0]) if len(first["loc"]) > 1 else error.title
+        inner = str(loc[0]) if len(loc) > 1 else error.title
         of: dict[str, Any] = {"params": Parameters, "Parameters": Parameters, "dataframe_split": _Split}
         model = of.get(inner, Request)
         kind = "parameter" if model is Parameters else "key"
-        return f"{kind} {_shorten(first['loc'][-1])!r} is not known: choose from {', '.join(model.model_fields)}."
-    if problem == "too_long" and first["loc"][-1] in ("dataframe_records", "data"):
+        return bodies.unknown(kind, loc[-1], model.model_fields)
+    if problem == "too_long" and loc[-1] in ("dataframe_records", "data"):
         return f"a request may hold {MAX_ROWS} rows, got {first['ctx']['actual_length']}: send several."
-    if problem == "missing":
-        return f"{place} is missing: the request cannot be read without it."
-    return f"{place} must be {TYPES[problem]}." if problem in TYPES else f"{place}: {first['msg'].lower()}."
-
-
-def _shorten(name: Any) -> str:
-    """A name that a client may have chosen."""
-    text = str(name)
-    return text if len(text) <= MAX_NAME_CHARS else text[:MAX_NAME_CHARS] + ".."
+    return bodies.sentence(first)

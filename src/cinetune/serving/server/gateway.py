@@ -1,4 +1,4 @@
-"""The server as an ASGI app, in MLflow's protocol: limits, readiness, request ids, metrics, errors in one sentence.
+"""The server as an ASGI app behind both doors: limits, readiness, keys, request ids, metrics, errors in one sentence.
 
 A place among those that are answered is taken by a request whose body is whole. One whose client disconnects, or whose
 deadline passes, is cancelled.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import re
 import time
@@ -18,12 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cinetune.errors import InputError
 from cinetune.serving.batching import BusyError
-from cinetune.serving.requests import form
+from cinetune.serving.openai.completion import Served
+from cinetune.serving.server import doors, keys
 from cinetune.serving.server.deadline import Deadline
-from cinetune.serving.server.responses import Message, Receive, Refusal, Response, Send, error, send_response
+from cinetune.serving.server.responses import Message, Receive, Refusal, Response, Send, send_response
 from cinetune.serving.server.telemetry import Telemetry
 from cinetune.serving.server.uploads import TOO_SLOW, Body, Uploads, drain
-from cinetune.serving.service import FAILED, MANY_WAITING, TIME_OVER, Service
+from cinetune.serving.service import FAILED, MANY_WAITING, TIME_OVER, Service, one_sentence
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 CLIENT_GONE, TOO_LATE = 499, 504
 GONE = Response(CLIENT_GONE, b"")
 METHODS = {
-    "/invocations": ("POST",),
+    **dict.fromkeys(doors.POSTED, ("POST",)),
+    doors.MODELS: ("GET", "HEAD"),
     "/ping": ("GET", "HEAD"),
     "/health": ("GET", "HEAD"),
     "/version": ("GET", "HEAD"),
@@ -43,11 +44,15 @@ STOPPING = "the server is stopping: send this again in a moment."
 class Gateway:
     """`load` makes the service, in a thread, while /ping answers 503; `version` is what /version shows.
 
-    Where it fails, `failure` holds its exception and `on_failure` is called.
+    name: the model's, for clients of OpenAI's; key: which clients must show, where there is one. Where loading fails,
+    `failure` holds its exception and `on_failure` is called.
     """
 
-    def __init__(self, load: Callable[[], Service], version: str) -> None:
-        self._load, self._version = load, version
+    def __init__(
+        self, load: Callable[[], Service], version: str, name: str = "cinetune", key: bytes | None = None
+    ) -> None:
+        self._load, self._version, self._key = load, version, key
+        self._served = Served(name, int(time.time()))
         self._service: Service | None = None
         self._uploads: Uploads | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -103,23 +108,39 @@ class Gateway:
         self._service = service
 
     async def _handle(self, scope: Message, receive: Receive, send: Send) -> None:
-        path, methods = scope["path"], METHODS.get(scope["path"])
-        if methods is None:
-            response = error(404, f"there is nothing at this path: use one of {', '.join(METHODS)}.")
-        elif scope["method"] not in methods:
-            allowed = ", ".join(methods)
-            response = error(405, f"{path} takes {allowed} alone.", allowed=allowed)
-        elif path == "/metrics":
-            response = Response(200, self._metrics().encode(), b"text/plain; version=0.0.4")
-        elif self._is_stopping:
-            response = error(503, STOPPING)
-        elif self._service is None:
-            response = error(503, "the model is not ready: ask /ping until it is.")
-        elif path == "/invocations":
-            return await self._invoke(self._service, scope, receive, send)
-        else:
-            response = Response(200, self._version.encode() if path == "/version" else b"\n")
+        path = scope["path"]
+        try:
+            self._check_path(path, scope["method"])
+            if path in doors.POSTED:
+                return await self._post(self._ready(), scope, receive, send)
+            response = self._get(path, dict(scope["headers"]))
+        except Refusal as refusal:
+            response = doors.error_of(path)(refusal, None)
         await send_response(send, response)
+
+    def _check_path(self, path: str, method: str) -> None:
+        methods = METHODS.get(doors.MODELS if path.startswith(doors.MODEL) else path)
+        if methods is None:
+            raise Refusal(404, f"there is nothing at this path: use one of {', '.join(METHODS)}.")
+        if method not in methods:
+            allowed = ", ".join(methods)
+            raise Refusal(405, f"{path} takes {allowed} alone.", headers=((b"allow", allowed.encode()),))
+
+    def _ready(self) -> Service:
+        if self._is_stopping:
+            raise Refusal(503, STOPPING)
+        if self._service is None:
+            raise Refusal(503, "the model is not ready: ask /ping until it is.")
+        return self._service
+
+    def _get(self, path: str, headers: dict[bytes, bytes]) -> Response:
+        if path == "/metrics":
+            return Response(200, self._metrics().encode(), b"text/plain; version=0.0.4")
+        self._ready()
+        if path.startswith(doors.MODELS):
+            keys.check(self._key, headers)
+            return doors.models(path, self._served)
+        return Response(200, self._version.encode() if path == "/version" else b"\n")
 
     def _metrics(self) -> str:
         counts = self._service.counts() if self._service else {}
@@ -127,16 +148,16 @@ class Gateway:
         gauges = {"requests_inside": len(self._in_flight), "body_bytes": held, "ready": int(self._service is not None)}
         return self._telemetry.page(gauges, counts)
 
-    async def _invoke(self, service: Service, scope: Message, receive: Receive, send: Send) -> None:
+    async def _post(self, service: Service, scope: Message, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         deadline = Deadline(service.limits.timeout_s)
         try:
-            response = await self._respond(service, headers, receive, deadline)
+            response = await self._respond(service, scope["path"], request_id, headers, receive, deadline)
         except Refusal as refusal:
-            response = error(refusal.status, str(refusal), request_id)
+            response = doors.error_of(scope["path"])(refusal, request_id)
         finally:
             deadline.cancel()
             self._in_flight.discard(deadline)
@@ -147,12 +168,19 @@ class Gateway:
             await send_response(send, response, request_id)
 
     async def _respond(
-        self, service: Service, headers: dict[bytes, bytes], receive: Receive, deadline: Deadline
+        self,
+        service: Service,
+        path: str,
+        request_id: str,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        deadline: Deadline,
     ) -> Response:
         """Raises Refusal for a request that is not answered."""
         assert self._uploads is not None
         with Body(self._uploads) as body:
             try:
+                keys.check(self._key, headers)
                 self._check_room(service)
                 is_whole = await self._uploads.read(headers, receive, body)
             except Refusal as refusal:
@@ -163,7 +191,11 @@ class Gateway:
                 return GONE
             self._check_room(service)
             self._in_flight.add(deadline)
-            return await self._answer(service, body, receive, deadline)
+
+            def work() -> Response | Refusal:
+                return answer(service, path, doors.Request(body.take(), request_id, deadline), self._served)
+
+            return await self._answer(work, receive, deadline)
 
     def _check_room(self, service: Service) -> None:
         if self._is_stopping:
@@ -171,7 +203,7 @@ class Gateway:
         if len(self._in_flight) >= service.limits.max_waiting:
             raise Refusal(503, MANY_WAITING)
 
-    async def _answer(self, service: Service, body: Body, receive: Receive, deadline: Deadline) -> Response:
+    async def _answer(self, work: Callable[[], Response | Refusal], receive: Receive, deadline: Deadline) -> Response:
         gone = asyncio.Event()
 
         async def watch() -> None:
@@ -181,7 +213,7 @@ class Gateway:
             gone.set()
 
         watching = asyncio.create_task(watch())
-        working = asyncio.get_running_loop().run_in_executor(self._threads, answer, service, body, deadline)
+        working = asyncio.get_running_loop().run_in_executor(self._threads, work)
         try:
             response = await working
         finally:
@@ -194,13 +226,14 @@ class Gateway:
         raise Refusal(503, STOPPING) if response.status == TOO_LATE and self._is_stopping else response
 
 
-def answer(service: Service, body: Body, deadline: Deadline) -> Response | Refusal:
+def answer(service: Service, path: str, request: doors.Request, served: Served) -> Response | Refusal:
     """What is answered to a body, or why nothing is; an error that left this thread would keep all that it saw."""
     try:
-        rows, parameters = form.read(body.take())
-        answers = service.answer(rows, parameters.options(service.defaults), deadline)
+        return doors.POSTED[path](service, request, served)
+    except Refusal as refusal:
+        return Refusal(refusal.status, str(refusal), refusal.code)
     except InputError as reason:
-        return Refusal(400, str(reason))
+        return Refusal(400, one_sentence(str(reason)))
     except BusyError:
         return Refusal(503, MANY_WAITING)
     except TimeoutError:
@@ -208,4 +241,3 @@ def answer(service: Service, body: Body, deadline: Deadline) -> Response | Refus
     except Exception:
         logger.exception("a request failed")
         return Refusal(500, FAILED)
-    return Response(200, json.dumps({"predictions": answers}, allow_nan=False).encode())

@@ -8,10 +8,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from cinetune.errors import InputError
+from cinetune.serving.server import keys
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
@@ -27,11 +29,13 @@ def serve(
 ) -> None:
     """Serve on a socket until stopped; `limits` override the version's own, `told` is shown at /version as JSON.
 
-    Raises InputError for an unusable model.
+    Raises InputError for an unusable model or key.
     """
-    host = listener.getsockname()[0]
-    if not is_loopback(host):
-        logger.warning("there is no authentication: whoever reaches %s can use this server", host)
+    host, key = listener.getsockname()[0], keys.key_of_environment()
+    if not is_loopback(host) and key is None:
+        logger.warning(
+            "there is no authentication (%s is not set): whoever reaches %s can use this server", keys.NAME, host
+        )
     if limits:
         os.environ["CINETUNE_SERVE"] = ";".join(f"{key}={value}" for key, value in limits.items())
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -42,7 +46,7 @@ def serve(
     from cinetune.serving.server.gateway import Gateway
 
     version = json.dumps({**told, "mlflow": mlflow.__version__})
-    gateway = Gateway(lambda: load_model().unwrap_python_model().service, version)
+    gateway = Gateway(lambda: load_model().unwrap_python_model().service, version, name_of(told["model"]), key)
     config = uvicorn.Config(gateway, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE_S)
     server = uvicorn.Server(config)
     leave = server.handle_exit
@@ -56,6 +60,11 @@ def serve(
     server.run(sockets=[listener])
     if gateway.failure is not None:
         raise gateway.failure
+
+
+def name_of(model: str) -> str:
+    """What clients of OpenAI's protocol call a model: a registered one's name, or the last part of an address."""
+    return PurePosixPath(model).name or "cinetune"
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -10,6 +10,7 @@ from typing import Any
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True)
@@ -17,23 +18,21 @@ class Response:
     status: int
     body: bytes
     content_type: bytes = b"application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = field(default=())
+    headers: Headers = field(default=())
 
 
 class Refusal(Exception):
-    """A status and one sentence."""
+    """A status and one sentence; `code` is a word for programs, where there is one beside the status."""
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, code: str = "", headers: Headers = ()) -> None:
         super().__init__(sentence)
-        self.status = status
+        self.status, self.code = status, code
+        self.headers: Headers = (*headers, (b"retry-after", b"1")) if status == 503 else headers
 
 
-def error(status: int, sentence: str, request_id: str | None = None, allowed: str = "") -> Response:
-    content = {"error": sentence} | ({"request_id": request_id} if request_id else {})
-    headers: tuple[tuple[bytes, bytes], ...] = ((b"retry-after", b"1"),) if status == 503 else ()
-    if allowed:
-        headers = (*headers, (b"allow", allowed.encode()))
-    return Response(status, json.dumps(content).encode(), headers=headers)
+def error(refusal: Refusal, request_id: str | None = None) -> Response:
+    content = {"error": str(refusal)} | ({"request_id": request_id} if request_id else {})
+    return Response(refusal.status, json.dumps(content).encode(), headers=refusal.headers)
 
 
 async def send_response(send: Send, response: Response, request_id: str | None = None) -> None:

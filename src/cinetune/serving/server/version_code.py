@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cinetune import provenance
 from cinetune.errors import InputError
+from cinetune.serving.server import keys
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,15 @@ def unless_loaded(package: Path) -> Path | None:
 
 
 def start(folder: Path, command: Sequence[str]) -> None:
-    """Put `python -m cinetune <command>`, with the package in that folder, in this process's place."""
+    """Put `python -m cinetune <command>`, with the package in that folder, in this process's place.
+
+    Raises InputError where that code would serve without the key that clients are meant to show.
+    """
+    if keys.key_of_environment() and not (folder / "cinetune/serving/server/keys.py").is_file():
+        raise InputError(
+            f"this version's code is older than {keys.NAME} and would serve without it: register it again, or unset "
+            "the key and put the server behind a proxy that authenticates."
+        )
     logger.info("this version was registered with other code than this: it is served with its own, from %s", folder)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, STARTED_WITH: folder.name}
