@@ -26,9 +26,9 @@ from cinetune.frames.sampling import FrameSettings, identity
 from cinetune.model import lookup
 from cinetune.params import Params, making
 from cinetune.serving import model_card
-from cinetune.serving.example import example_row
 from cinetune.serving.pyfunc import trying
 from cinetune.serving.requests import form
+from cinetune.serving.requests.example import example_row
 from cinetune.task import prompts
 from cinetune.task.description import Task
 

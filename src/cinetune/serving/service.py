@@ -38,9 +38,9 @@ from cinetune.model.lora import load_adapter
 from cinetune.params import FramesParams, ModelParams, Params, ServeParams
 from cinetune.serving import sources
 from cinetune.serving.batching import Clip, Engine, Query
-from cinetune.serving.example import example_row
 from cinetune.serving.pools import ClipCache, DecoderPool
 from cinetune.serving.requests import row as asked_row
+from cinetune.serving.requests.example import example_row
 from cinetune.serving.requests.form import Options
 from cinetune.serving.server.deadline import Deadline
 from cinetune.task import description, prompts

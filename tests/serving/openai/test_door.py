@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +15,15 @@ from typing import Any
 
 import openai
 import pytest
+from PIL import Image
 
 from builders.chats import CLIP, message, request
 from builders.gateways import listening
 from builders.serving import CHOICES
 from cinetune.artifacts import Adapter
+from cinetune.frames.decoder import Decoder
+from cinetune.frames.limits import Limits
+from cinetune.frames.sampling import FrameSettings
 from cinetune.inference.scoring import Reply
 from cinetune.serving.openai import completion
 from cinetune.serving.openai.completion import Served
@@ -232,3 +238,55 @@ def test_logprobs_are_numbers_that_give_the_shares_back(shares: tuple[float, ...
     weights = [math.exp(found[letter] - first["logprob"]) for letter in "ABC"]
     assert [weight / sum(weights) for weight in weights] == pytest.approx(shares, abs=1e-12)
     assert first["token"] == "ABC"[shares.index(max(shares))] and all(map(math.isfinite, found.values()))
+
+
+def picture(content: bytes, kind: str = "png") -> dict[str, Any]:
+    url = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_frames_as_pictures_give_the_answer_to_their_video(service: Service, port: int) -> None:
+    """Lossless ones of the model's own size are its frames to the bit."""
+    path = service.clips_folder / "clip0.mp4"
+    with Decoder(Limits.of(service.frames)) as decoder:
+        frames = decoder.read(path, FrameSettings.of(service.frames)).frames
+    pictures = [picture(encoded(Image.fromarray(frame))) for frame in frames]
+    asked = {"logprobs": True, "top_logprobs": 5}
+    _, _, video = send(port, request(**asked))
+    _, _, images = send(port, request(message(media=pictures), **asked))
+    assert images["choices"] == video["choices"] and images["usage"] == video["usage"]
+    _, _, other = send(port, request(message(media=pictures[::-1]), **asked))
+    assert other["choices"][0]["logprobs"] != video["choices"][0]["logprobs"]
+    for few in (1, 3, 20):
+        status, _, answer = send(port, request(message(media=(pictures * 3)[:few])))
+        assert status == 200 and answer["usage"] == video["usage"]
+
+
+SQUARE = Image.new("RGB", (32, 32), "red")
+BAD_PICTURES: dict[str, list[dict[str, Any]]] = {
+    "nothing": [picture(b"")],
+    "ten bytes": [picture(b"0123456789")],
+    "garbage in base64": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,A*="}}],
+    "half of one": [picture(encoded(Image.effect_noise((64, 64), 90))[:2000])],
+    "a drawing": [picture(b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>')],
+    "a moving GIF": [
+        picture(encoded(SQUARE, "GIF", save_all=True, append_images=[Image.new("RGB", (32, 32), "blue")]))
+    ],
+    "100 megapixels": [picture(encoded(Image.new("1", (10_000, 10_000))))],
+    "a video": [picture(b"\x00\x00\x00\x18ftypmp42" + bytes(100), "jpeg")],
+    "129 of them": [picture(encoded(SQUARE))] * 129,
+    "a host": [{"type": "image_url", "image_url": {"url": "http://localhost/a.png"}}],
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_PICTURES))
+def test_what_is_no_picture_is_refused_in_openais_shape(port: int, name: str) -> None:
+    status, _, answer = send(port, request(message(media=BAD_PICTURES[name])))
+    assert status == 400 and re.match(r"images? ", refusal(answer))
+    assert send(port, request())[0] == 200
