@@ -177,6 +177,13 @@ class EvaluateParams:
     resample: Literal["clips", "groups", "films"]
     bootstrap_samples: Count
     seed: CountOrZero
+    server_sends: Literal["frames", "video"]
+    server_requests: Count
+    server_rate: AmountOrZero
+    server_timeout_s: Amount
+    server_attempts: Count
+    server_body: str
+    server_prices: str
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -134,7 +134,7 @@ COME_WITH = {
     "uvicorn": "mlflow", "fastapi": "mlflow", "starlette": "mlflow", "dvc_data": "dvc", "dvc_objects": "dvc",
     "jinja2": "mlflow", "scipy": "mlflow", "pydantic": "mlflow", "tqdm": "transformers", "filelock": "transformers",
     "psutil": "accelerate",
-    "pydantic_core": "mlflow",
+    "pydantic_core": "mlflow", "httpx2": "transformers",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Predictions for a split: from a model, a baseline or a file; resumable, and shared out under torchrun."""
+"""Predictions for a split: from a model, a server, a baseline or a file; resumable, and shared out under torchrun."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from cinetune.frames.store import FrameStore
 from cinetune.inference.journal import Journal
+from cinetune.inference.server import evaluation as server
 from cinetune.inference.subject import Subject, digest_of, without_model
 from cinetune.params import Params
 from cinetune.task import description, groups, questions
@@ -27,8 +28,8 @@ def predict(
     begin: Callable[[Journal], None],
     stack: ExitStack,
     progress: Callable[[int], tqdm[Any]],
-) -> dict[str, pd.DataFrame]:
-    """Predictions by ablation; none in a process that only shares the work.
+) -> tuple[dict[str, pd.DataFrame], dict[str, dict[str, Any]]]:
+    """Predictions by ablation, none in a process that only shares the work; notes by ablation, for metrics.json.
 
     made_from: `subject.made_from`, by which a killed evaluation is found again below `checkpoints`; begin: called with
     its journal; stack: keeps the journal until what it holds is saved elsewhere, and then removes it; progress: a bar
@@ -39,7 +40,11 @@ def predict(
         groups.shared_groups([clip.group for clip in clips], params.data.root, "train")
     table = without_model(subject, clips, params.evaluate.seed, task)
     if table is not None:
-        return {ablations[0]: table}
+        return {ablations[0]: table}, {}
+    if subject.endpoint is not None:
+        return server.predict(
+            subject.endpoint, params, task, clips, ablations, made_from, frames, checkpoints, begin, stack, progress
+        )
     store = frames()
     seen = store.with_frames(clips)
 
@@ -72,11 +77,11 @@ def predict(
             progress=lambda done, total: bar.update(),
         )
     if share.rank:
-        return {}
+        return {}, {}
     stack.push(journal.remove_on_success)
     missing = {
         clip.clip_id: store.failures.get(clip.clip_id, "its frames were never made")
         for clip in clips
         if clip.clip_id not in store
     }
-    return replies.collect(clips, journal.read(), missing, ablations, task)
+    return replies.collect(clips, journal.read(), missing, ablations, task), {}

@@ -1,7 +1,7 @@
 """Replies saved clip by clip, so that an evaluation that was killed can be resumed.
 
-One file a process, one line a clip. A line that was cut off by a kill counts as not written. Numbers go through
-JSON unchanged, so predictions of a resumed evaluation are those of an undisturbed one.
+One file a process, one line a clip, or a question where a server is asked. A line that was cut off by a kill counts as
+not written. Numbers go through JSON unchanged, so predictions of a resumed evaluation are those of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from cinetune.files import only_one
 
@@ -44,21 +45,29 @@ class Journal:
 
     def add(self, clip_id: str, replies: Mapping[str, Sequence[SavedReply]]) -> None:
         """Save the replies to a clip's questions, by ablation."""
-        line = json.dumps({"clip_id": clip_id, "replies": replies}, ensure_ascii=True)
-        self._file.write(line.encode("ascii") + b"\n")
-        self._file.flush()
-        os.fdatasync(self._file.fileno())
+        self.write({"clip_id": clip_id, "replies": replies})
 
     def read(self) -> dict[str, dict[str, list[SavedReply]]]:
         """All that any part holds: replies by clip and ablation."""
         found: dict[str, dict[str, list[SavedReply]]] = {}
+        for content in self.lines():
+            of_clip = found.setdefault(content["clip_id"], {})
+            for ablation, replies in content["replies"].items():
+                of_clip[ablation] = [(raw, tuple(shares), mass) for raw, shares, mass in replies]
+        return found
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Save a line of any content; it is on the disk when this returns."""
+        line = json.dumps(content, ensure_ascii=True)
+        self._file.write(line.encode("ascii") + b"\n")
+        self._file.flush()
+        os.fdatasync(self._file.fileno())
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """What any part holds, line by line."""
         for path in sorted(self._folder.glob("part-*.jsonl")):
             for line in path.read_bytes().split(b"\n")[:-1]:
-                content = json.loads(line)
-                of_clip = found.setdefault(content["clip_id"], {})
-                for ablation, replies in content["replies"].items():
-                    of_clip[ablation] = [(raw, tuple(shares), mass) for raw, shares, mass in replies]
-        return found
+                yield json.loads(line)
 
     def take_over(self, run_id: str) -> str | None:
         """Note which run resumes this; the run before it, which did not come to its end."""

@@ -1,4 +1,4 @@
-"""What is evaluated: the base, an adapter, a baseline that looks at nothing, or predictions made elsewhere."""
+"""What is evaluated: the base, an adapter, a server, a baseline that looks at nothing, predictions made elsewhere."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from cinetune.evaluation import predictions
 from cinetune.evaluation.ablations import PLAIN
 from cinetune.evaluation.predictions import BASELINES
 from cinetune.files import content_digest, text_digest
+from cinetune.inference.server import evaluation as server
+from cinetune.inference.server.endpoint import PREFIX, Endpoint
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
 from cinetune.task import description
@@ -31,8 +33,8 @@ ADDRESSES = ("runs:/", "models:/")
 FILES = (".parquet", ".csv", ".jsonl")
 SETTINGS = "settings"
 REMEDY = (
-    f"train one, or choose finetuned, base, {', '.join(BASELINES)}, an adapter folder, runs:/..., models:/... or a "
-    "predictions file"
+    f"train one, or choose finetuned, base, {', '.join(BASELINES)}, an adapter folder, runs:/..., models:/..., "
+    "openai:<base url>#<model> or a predictions file"
 )
 
 
@@ -45,10 +47,17 @@ class Subject:
     adapter: Adapter | None = None
     predictions: Path | None = None
     is_baseline: bool = False
+    endpoint: Endpoint | None = None
 
     @property
     def is_model(self) -> bool:
-        return not self.is_baseline and self.predictions is None
+        """Is it one that is loaded here?"""
+        return not self.is_baseline and self.predictions is None and self.endpoint is None
+
+    @property
+    def looks(self) -> bool:
+        """Is it shown a clip's frames here?"""
+        return self.is_model or self.endpoint is not None
 
     @property
     def notes(self) -> dict[str, str]:
@@ -73,9 +82,14 @@ def resolve(params: Params, ablations: Sequence[str], finetuned: Path, fetch: Ca
     if (len(ablations) > 1 and subject.predictions) or (subject.is_baseline and tuple(ablations) != (PLAIN,)):
         model = params.evaluate.model
         raise InputError(f"evaluate.model {model!r} is shown nothing, so nothing can be withheld from it.")
-    if params.evaluate.allow not in ("", SETTINGS):
-        raise InputError(f"evaluate.allow must be empty or {SETTINGS}, got {params.evaluate.allow!r}.")
-    if subject.adapter and params.evaluate.allow != SETTINGS:
+    allowed = set(params.evaluate.allow.replace(",", " ").split())
+    if not allowed <= {SETTINGS, server.UNANSWERED}:
+        raise InputError(
+            f"evaluate.allow must be empty, {SETTINGS} or {server.UNANSWERED}, got {params.evaluate.allow!r}."
+        )
+    if subject.endpoint:
+        server.check(params, ablations)
+    if subject.adapter and SETTINGS not in allowed:
         subject.adapter.check_settings(params, description.of_folder(params.data.root))
     for note in subject.notes.values():
         logger.warning("%s.", note)
@@ -88,14 +102,22 @@ def _named(params: Params, finetuned: Path, fetch: Callable[[str], Path]) -> Sub
         return Subject("base", base)
     if name in BASELINES:
         return Subject(name, f"{name} (a baseline that looks at nothing)", is_baseline=True)
+    if name.startswith(PREFIX):
+        endpoint = Endpoint.parse(name)
+        return Subject(_label(name), endpoint.title, endpoint=endpoint)
     if name == "finetuned":
         return Subject(name, f"{base} + {finetuned}", Adapter.open(finetuned, name, REMEDY))
     stem = name.removesuffix(Path(name).suffix) if name.endswith(FILES) else name
-    label = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[-60:].strip("-.") or "model"
+    label = _label(stem)
     if name.endswith(FILES):
         return Subject(label, name, predictions=Path(name))
     folder = fetch(name) if name.startswith(ADDRESSES) else Path(name)
     return Subject(label, f"{base} + {name}", Adapter.open(folder, name, REMEDY))
+
+
+def _label(name: str) -> str:
+    """A folder's name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[-60:].strip("-.") or "model"
 
 
 def without_model(subject: Subject, clips: Sequence[ClipQuestions], seed: int, task: Task) -> pd.DataFrame | None:
@@ -118,10 +140,11 @@ def made_from(subject: Subject, params: Params, frames: Path) -> dict[str, Any]:
         "tokenizer_digest": None,
         "questions_digest": content_digest(Path(params.data.root) / f"questions/{params.evaluate.split}.parquet"),
         "predictions_digest": content_digest(given) if given and given.is_file() else None,
-        "frames_digest": content_digest(frames) if subject.is_model and frames.is_dir() else None,
+        "frames_digest": content_digest(frames) if subject.looks and frames.is_dir() else None,
         **seen_by(params, base, description.of_folder(params.data.root)),
         "parsers_hash": provenance.source_digest("answers"),
         "params": params.sections("data", "model", "prompt", "frames"),
+        **({"server": server.made_from(subject.endpoint, params)} if subject.endpoint else {}),
     }
 
 

@@ -1,11 +1,11 @@
 """Answer a split's questions and score the answers three ways.
 
 Takes cache/frames/, <data.root>/questions/<split>.parquet and a model: `finetuned` (outputs/adapter), `base`,
-an adapter folder, a `runs:/` or `models:/` address, `random`, `longest-option`, or a predictions file, whose words
-are scored anew. Makes outputs/evaluation/{base,finetuned}/ (by hand:
-outputs/runs/<run id>/evaluation/<model>[-<ablation>]/) with predictions.parquet and metrics.json. Run it with
-`dvc repro`, or by hand with `mlflow run . -e evaluate -P ablations=all`. A run that was killed resumes where it was;
-`torchrun --nproc-per-node 2 -m cinetune evaluate` shares the clips out.
+an adapter folder, a `runs:/` or `models:/` address, `random`, `longest-option`, a predictions file, whose words
+are scored anew, or `openai:<base url>#<model>`, any model behind a server of OpenAI's protocol. Makes
+outputs/evaluation/{base,finetuned}/ (by hand: outputs/runs/<run id>/evaluation/<model>[-<ablation>]/) with
+predictions.parquet and metrics.json. Run it with `dvc repro`, or by hand with `mlflow run . -e evaluate`. A run that
+was killed resumes where it was; `torchrun --nproc-per-node 2 -m cinetune evaluate` shares the clips out.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         subject = subjects.resolve(params, names, pipeline.ADAPTER, lambda uri: queries.fetch(uri, Path(scratch)))
         made_from = subjects.made_from(subject, params, pipeline.FRAMES)
-        tables = evaluator.predict(
+        tables, notes = evaluator.predict(
             subject,
             params,
             names,
@@ -58,7 +58,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         summaries = {}
         for name, table in tables.items():
             summary = metrics.summarise_for(params, name, table, subject.title, subject.adapter is not None)
-            summaries[name] = summary | subject.notes
+            summaries[name] = summary | subject.notes | notes.get(name, {})
             target = folder / subject.folder_name(name)
             evaluation = Evaluation(subject.title, table, summaries[name], made_from)
             evaluation.write(target)

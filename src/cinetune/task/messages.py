@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cinetune.task import prompts
+from cinetune.task.description import CINEPILE, Task
 
-USER = "USER: "
 MARK = "Question: "
 FRAMES_LINE = "\nFrames:"
 # "A) x", "(A) x", "A. x", "- A: x", "**A.** x": what stands around the letter is the style.
@@ -35,12 +35,13 @@ class AskedText:
     choices: tuple[str, ...] | None
 
 
-def write(subtitles: str, question: str, choices: Sequence[str] | None) -> tuple[str, str]:
+def write(subtitles: str, question: str, choices: Sequence[str] | None, task: Task = CINEPILE) -> tuple[str, str]:
     """The text before the pictures and the text behind them.
 
     Line breaks of a question are kept unless its lines would be read as something else, an option for instance.
     """
-    before = prompts.prefix(prompts.spoken(subtitles)).removeprefix(USER).partition(prompts.VIDEO)[0].rstrip()
+    before = prompts.prefix(prompts.spoken(subtitles), task).removeprefix(f"{prompts.ASKING} ")
+    before = before.partition(prompts.VIDEO)[0].rstrip()
     after = _written(question, choices)
     asked = read(f"{before}\n{after}")
     meant = [prompts.neutralise(text.strip()) for text in (question, *(choices or ()))]

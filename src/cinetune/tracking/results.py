@@ -8,6 +8,7 @@ from typing import Any
 
 from cinetune.artifacts import Evaluation
 from cinetune.evaluation import ablation_effects, comparison, metrics
+from cinetune.inference.server import results
 from cinetune.report import comparison_report
 from cinetune.tracking.runs import Tracker
 
@@ -20,6 +21,9 @@ def log_evaluation(run: Tracker, target: Path, evaluation: Evaluation) -> list[s
     run.log_artifacts(target, f"evaluation/{target.name}")
     run.log_rows(evaluation.predictions, "predictions.json")
     said = [f"{target}: {line}" for line in metrics.headlines(evaluation.summary)]
+    if server := evaluation.summary.get("server"):
+        run.log_metrics(results.mlflow_metrics(server, evaluation.summary["split"]))
+        said.append(f"{target}: {results.told(server)}.")
     run.describe("\n".join(f"- {line}" for line in said))
     return said
 

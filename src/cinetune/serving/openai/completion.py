@@ -12,7 +12,7 @@ from typing import Any
 from cinetune.inference.scoring import Reply
 from cinetune.serving.openai.chat import Chat
 from cinetune.serving.server.responses import Refusal, Response
-from cinetune.task.questions import LETTERS
+from cinetune.task.description import LETTERS
 
 EVENTS = b"text/event-stream"
 # For a probability of 0, as OpenAI writes it, and for the letters' together where it is too small for a number.

@@ -1,0 +1,1 @@
+"""Replies of any model behind a server that speaks OpenAI's protocol."""
