@@ -33,7 +33,7 @@ def test_a_change_is_told_under_each_scorer(pair, tmp_path):
     assert "| Category | Questions | Strict | Lenient | Logit |" in text and "few clips" in text
     (line,) = comparison_report.headlines(measured)
     assert "+0.0" in line
-    for words in ("by strict", "by lenient", "by logit", "sign flips of clips"):
+    for words in ("by strict", "by lenient", "by logit", "sign flips of clips", "differing answers"):
         assert words in line
 
 

@@ -146,6 +146,7 @@ def measure(
         "differences": {name: found[scorer] for name, found in by_scorer.items()},
         # Those that both models have replies for: a change under one scorer alone may be one of form.
         "differences_by_scorer": by_scorer,
+        "differing_answers": {other.name: len(disagreements(other, first, scorer)) for other in evaluations[1:]},
     }
 
 

@@ -98,6 +98,7 @@ def headlines(measured: Mapping[str, Any]) -> list[str]:
         said.append(
             f"{name} minus {measured['against']}, in points on {overall['n']} questions: {changes}; by "
             f"{measured['scorer']} p {formatting.p_value(overall['p_value'])} (sign flips of {measured['resampled']}), "
-            f"{overall['only_a']} won and {overall['only_b']} lost."
+            f"{overall['only_a']} won and {overall['only_b']} lost, {measured['differing_answers'][name]} differing "
+            "answers."
         )
     return said
