@@ -4,13 +4,15 @@
 
 Starts both servers one after the other, on the same registered model and both under uvicorn: the plain pyfunc in
 MLflow's scoring server, ours as `cinetune serve`. Asks both questions of the data's test split: 32 clients, 16
-questions on one clip in a request. Prints a table and one line of JSON. The time given is shared by the baseline, ours
-at capacity, and ours at 70 % of it with arrivals at random.
+questions on one clip in a request. Then both doors of ours are asked one question a request, in turns: /invocations and
+OpenAI's protocol. Prints a table and one line of JSON. The time given is shared by the baseline, ours at capacity, ours
+at 70 % of it with arrivals at random, and the two doors.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import http.client
 import json
 import os
@@ -33,6 +35,7 @@ from typing import Any
 CLIENTS, QUESTIONS, CLIPS = 32, 16, 8
 FRESH_CLIPS = 16
 LOAD = 0.7
+DOOR_ROUNDS = 2
 TIMEOUT_S = 600.0
 CACHED_PREFIX_MB = 512
 
@@ -50,7 +53,7 @@ class Tally:
             self.refused.append(status)
             return
         self.latencies.append(seconds)
-        self.row_errors += sum(row["error"] is not None for row in json.loads(body)["predictions"])
+        self.row_errors += sum(row["error"] is not None for row in json.loads(body).get("predictions", ()))
 
 
 # ---- the baseline
@@ -119,10 +122,33 @@ def serve_plain(uri: str, port: int) -> None:
 
 def ask(port: int, rows: Sequence[Mapping[str, Any]], tally: Tally, since: float | None = None) -> None:
     """One request; `since`: when it was due, where it had to wait for a client."""
-    body = json.dumps({"dataframe_records": rows})
+    _post(port, "/invocations", {"dataframe_records": rows}, tally, since)
+
+
+def ask_chat(port: int, rows: Sequence[Mapping[str, Any]], tally: Tally) -> None:
+    """The one question of a list, in OpenAI's protocol."""
+    from cinetune.task import messages
+
+    [row] = rows
+    before, after = messages.write(row["subtitles"], row["question"], row["choices"])
+    video = {"type": "video_url", "video_url": {"url": row["video"]}}
+    content = [{"type": "text", "text": before}, video, {"type": "text", "text": after}]
+    body = {"model": _model_of(port), "messages": [{"role": "user", "content": content}]}
+    _post(port, "/v1/chat/completions", body, tally)
+
+
+@functools.cache
+def _model_of(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    connection.request("GET", "/v1/models")
+    return json.loads(connection.getresponse().read())["data"][0]["id"]
+
+
+def _post(port: int, path: str, content: Mapping[str, Any], tally: Tally, since: float | None = None) -> None:
+    body = json.dumps(content)
     started = time.monotonic() if since is None else since
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
-    connection.request("POST", "/invocations", body, {"Content-Type": "application/json", "Connection": "close"})
+    connection.request("POST", path, body, {"Content-Type": "application/json", "Connection": "close"})
     answer = connection.getresponse()
     tally.add(answer.status, time.monotonic() - started, answer.read())
 
@@ -151,13 +177,15 @@ def _is_ready(port: int) -> bool:
         return False
 
 
-def closed_loop(port: int, requests: Callable[[], list[dict[str, Any]]], seconds: float) -> tuple[Tally, float]:
+def closed_loop(
+    port: int, requests: Callable[[], list[dict[str, Any]]], seconds: float, send: Callable[..., None] = ask
+) -> tuple[Tally, float]:
     """CLIENTS that each send their next request when the last was answered; the tally and requests a second."""
     tally, until, started = Tally(), time.monotonic() + seconds, time.monotonic()
 
     def work() -> None:
         while time.monotonic() < until:
-            ask(port, requests(), tally)
+            send(port, requests(), tally)
 
     _run([work] * CLIENTS)
     return tally, len(tally.latencies) / (time.monotonic() - started)
@@ -183,6 +211,19 @@ def open_loop(port: int, requests: Callable[[], list[dict[str, Any]]], seconds: 
 
     _run([arrive, *[work] * CLIENTS])
     return tally
+
+
+def both_doors(
+    port: int, requests: Callable[[], list[dict[str, Any]]], seconds: float
+) -> tuple[list[Tally], float, float]:
+    """Questions a second, one a request, through /invocations and through OpenAI's door, in turns."""
+    rates: dict[Callable[..., None], list[float]] = {ask: [], ask_chat: []}
+    tallies = []
+    for send in (ask, ask_chat, ask_chat, ask) * DOOR_ROUNDS:
+        tally, rate = closed_loop(port, requests, seconds / (4 * DOOR_ROUNDS), send)
+        tallies.append(tally)
+        rates[send].append(rate)
+    return tallies, statistics.mean(rates[ask]), statistics.mean(rates[ask_chat])
 
 
 def _run(works: Sequence[Callable[[], None]]) -> None:
@@ -256,31 +297,35 @@ def measure(uri: str, root: Path, seconds: float) -> dict[str, float]:
 
     port = free_port()
     with server([__file__, "--plain", uri, "--port", str(port)], port):
-        plain, plain_rate = closed_loop(port, requests, 0.3 * seconds)
+        plain, plain_rate = closed_loop(port, requests, 0.2 * seconds)
     port = free_port()
     flags = ["--port", str(port), "--cached_prefix_mb", str(CACHED_PREFIX_MB), "--timeout_s", str(TIMEOUT_S)]
     with server(["-m", "cinetune", "serve", uri, *flags], port) as process:
         first_s, again_s = first_and_again(port, fresh)
         closed_loop(port, requests, 0.05 * seconds)
         before_mb = resident_mb(process)
-        ours, rate = closed_loop(port, requests, 0.3 * seconds)
-        calm = open_loop(port, requests, 0.35 * seconds, LOAD * rate)
+        ours, rate = closed_loop(port, requests, 0.2 * seconds)
+        calm = open_loop(port, requests, 0.25 * seconds, LOAD * rate)
         after_mb = resident_mb(process)
+        doors, single_rate, chat_rate = both_doors(port, lambda: [chance.choice(requests())], 0.3 * seconds)
     median, p99 = statistics.median(calm.latencies), percentile(calm.latencies, 0.99)
     return {
         "throughput_ratio": rate / plain_rate,
+        "chat_ratio": chat_rate / single_rate,
         "repeat_latency_ratio": first_s / again_s,
         "p99_over_median": p99 / median,
         "plain_questions_per_s": QUESTIONS * plain_rate,
         "questions_per_s": QUESTIONS * rate,
+        "one_a_request_per_s": single_rate,
+        "chat_per_s": chat_rate,
         "first_ms": 1000 * first_s,
         "again_ms": 1000 * again_s,
         "median_ms_at_70_percent": 1000 * median,
         "p99_ms_at_70_percent": 1000 * p99,
         "memory_before_mb": before_mb,
         "memory_after_mb": after_mb,
-        "requests": len(plain.latencies) + len(ours.latencies) + len(calm.latencies),
-        "failed": sum(len(tally.refused) + tally.row_errors for tally in (plain, ours, calm)),
+        "requests": sum(len(tally.latencies) for tally in (plain, ours, calm, *doors)),
+        "failed": sum(len(tally.refused) + tally.row_errors for tally in (plain, ours, calm, *doors)),
     }
 
 

@@ -19,9 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from builders import serving as servers
+from builders.chats import message
 from builders.servers import recording
 from builders.serving import LONG, Server, free_port, ours, row, started
 from cinetune import provenance
@@ -349,3 +351,25 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_sentence(tmp_pat
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: model 'models:/none@champion' cannot be loaded")
+
+
+def test_a_key_in_the_environment_guards_both_doors(served_folder: Any, logged: Any) -> None:
+    port = free_port()
+    command = ["cinetune", "serve", str(logged.folder), "--port", str(port)]
+    with started(command, port, served_folder[0], logged.store, "keyed", CINETUNE_API_KEY="s3cret") as server:
+        asked = {"inputs": [row()]}
+        assert [server.send(asked, {"Authorization": f"Bearer {key}"})[0] for key in ("s3cret", "other")] == [200, 401]
+        assert server.send(asked)[0] == 401 and server.get("/v1/models")[0] == 401
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="s3cret", max_retries=0)
+        [model] = client.models.list()
+        assert model.id == logged.folder.name
+        said = client.chat.completions.create(model=model.id, messages=[message()])
+        assert said.choices[0].message.content == server_raw(server)
+    assert "s3cret" not in server.log.read_text()
+
+
+def server_raw(server: Server) -> str:
+    """What the model says of the same question at the other door."""
+    status, _, text = server.send({"inputs": [row()]}, {"Authorization": "Bearer s3cret"})
+    assert status == 200
+    return json.loads(text)["predictions"][0]["raw"]

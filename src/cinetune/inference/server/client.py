@@ -79,7 +79,7 @@ class Client:
             except NoCompletion as error:
                 raise Failure(str(error)) from None
         if status in PASSING or status >= 500:
-            raise Failure(f"status {status}", _retry_after(headers.get("retry-after", "")), status in (429, 503))
+            raise Failure(f"status {status}", retry_after(headers.get("retry-after", "")), status in (429, 503))
         if status in REJECTING:
             raise Rejection(status, _sentence(content))
         raise InputError(self._told(status, _sentence(content)))
@@ -112,7 +112,7 @@ def _sentence(content: bytes) -> str:
     return reason_of(ValueError(told)) if isinstance(told, str) and told.strip() else "without a reason"
 
 
-def _retry_after(text: str) -> float | None:
+def retry_after(text: str) -> float | None:
     """Seconds until when the server asks to be left alone: a number or a date; at most MAX_WAIT_S."""
     try:
         seconds = float(text)
