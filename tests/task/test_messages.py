@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cinetune.task import messages, prompts
+from cinetune.task.description import Task
 from cinetune.task.messages import AskedText
 
 pytestmark = pytest.mark.serving
@@ -38,10 +39,7 @@ def round_trip(subtitles: str, question: str, choices: tuple[str, ...] | None) -
 
 
 @pytest.mark.parametrize(("subtitles", "question", "choices"), PLAIN)
-def test_what_was_written_is_read_back_exactly(
-    subtitles: str, question: str, choices: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prompts, "LETTERS", "ABCDEFGHIJ"[: len(choices or ())])
+def test_what_was_written_is_read_back_exactly(subtitles: str, question: str, choices: tuple[str, ...] | None) -> None:
     wanted = AskedText(prompts.spoken(subtitles), neutral(question), choices and tuple(map(neutral, choices)))
     assert round_trip(subtitles, question, choices) == wanted
 
@@ -66,10 +64,17 @@ def test_lines_that_would_be_read_as_others_are_put_on_one(question: str, choice
     ]
 
 
-def test_the_text_is_the_prompts_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_is_the_prompts_own() -> None:
     before, after = messages.write("<subtitle> Look.", "Where are they?", CHOICES)
     whole = prompts.prefix("Look.") + prompts.suffix("Where are they?", CHOICES)
     assert f"USER: {before} <video>\n{after} ASSISTANT:" == whole
+
+
+def test_a_task_without_subtitles_has_no_line_for_them() -> None:
+    task = Task(subtitles=False)
+    before, after = messages.write("", "Where are they?", CHOICES, task)
+    assert before.startswith(task.told) and "Subtitles" not in before
+    assert messages.read(f"{before}\n{after}") == AskedText("", "Where are they?", CHOICES)
 
 
 OTHERS = [

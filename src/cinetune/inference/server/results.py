@@ -18,9 +18,13 @@ Replies = Mapping[tuple[str, str], ServerReply]
 
 
 def table_of(
-    clips: Sequence[ClipQuestions], task: Task, replies: Replies, missing: Mapping[str, str], lost: Mapping[tuple[str, str], str],
+    clips: Sequence[ClipQuestions],
+    task: Task,
+    replies: Replies,
+    missing: Mapping[str, str],
+    lost: Mapping[tuple[str, str], str],
     ablation: str,
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """Predictions in the order of the questions; missing: reasons by clip; a lost question is missing as well."""
     rotation = ablations_module.rotation_of(ablation)
     rows: list[dict[str, Any]] = []
