@@ -1,9 +1,10 @@
-"""A hub on loopback: the API that huggingface_hub asks for one dataset at one commit."""
+"""A hub on loopback: the API that huggingface_hub asks for the files of repositories at a commit."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,15 +13,23 @@ from urllib.parse import unquote, urlsplit
 from builders.servers import LoopbackServer, SilentHandler, running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+API = re.compile(r"/api/(?P<repo>(datasets|models)/[^/]+/[^/]+)/(?P<what>tree|revision)/(?P<revision>[^/]+)")
+FILE = re.compile(r"/(?P<repo>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 
 
 class Hub(LoopbackServer):
-    """`files` by name; `refusal`: a status, an error code and a message for every request; `asked`: paths of all."""
+    """`repos`: files by name, by `owner/name` or `datasets/owner/name`; each has one commit, its branch main.
 
-    def __init__(self, name: str, files: Mapping[str, bytes]) -> None:
+    commits: by repository, where it is not COMMIT; refusal: a status, an error code and a message for every request;
+    token: without it datasets are gated; asked: paths of all requests.
+    """
+
+    def __init__(self, repos: Mapping[str, Mapping[str, bytes]]) -> None:
         super().__init__(_Handler)
-        self.name, self.files = name, dict(files)
+        self.repos = {name: dict(files) for name, files in repos.items()}
+        self.commits: dict[str, str] = {}
         self.refusal: tuple[int, str, str] | None = None
+        self.token = ""
         self.asked: list[str] = []
 
 
@@ -32,28 +41,37 @@ class _Handler(SilentHandler):
         hub = self.server
         path = unquote(urlsplit(self.path).path)
         hub.asked.append(path)
+        found = API.fullmatch(path) or FILE.fullmatch(path)
+        repo = found["repo"].removeprefix("models/") if found else ""
+        commit = hub.commits.get(repo, COMMIT)
         if hub.refusal:
-            status, code, message = hub.refusal
-            self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": message})
-        elif f"/{COMMIT}" not in path:
-            self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        elif path == f"/api/datasets/{hub.name}/tree/{COMMIT}":
-            self._json([self._entry(name) for name in sorted(hub.files)])
-        elif path == f"/api/datasets/{hub.name}/revision/{COMMIT}":
-            self._json({"id": hub.name, "sha": COMMIT, "siblings": [{"rfilename": name} for name in sorted(hub.files)]})
+            self._refuse(*hub.refusal)
+        elif found is None or repo not in hub.repos:
+            self._refuse(404, "RepoNotFound", "Repository not found")
+        elif repo.startswith("datasets/") and hub.token and self.headers["Authorization"] != f"Bearer {hub.token}":
+            self._refuse(401, "GatedRepo", "Access is restricted. Please log in.")
+        elif found["revision"] not in (commit, "main"):
+            self._refuse(404, "RevisionNotFound", "")
+        elif found.re is FILE:
+            self._file(hub.repos[repo].get(found["name"]), commit)
+        elif found["what"] == "tree":
+            self._json([_entry(name, content) for name, content in sorted(hub.repos[repo].items())])
         else:
-            name = path.partition(f"/resolve/{COMMIT}/")[2]
-            if name not in hub.files:
-                self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
-                return
-            etag = hashlib.sha256(hub.files[name]).hexdigest()
-            self._send(200, hub.files[name], {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'})
+            self._json(
+                {"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in sorted(hub.repos[repo])]}
+            )
 
     do_HEAD = do_GET
 
-    def _entry(self, name: str) -> dict[str, Any]:
-        content = self.server.files[name]
-        return {"type": "file", "oid": hashlib.sha1(content).hexdigest(), "size": len(content), "path": name}
+    def _file(self, content: bytes | None, commit: str) -> None:
+        if content is None:
+            self._refuse(404, "EntryNotFound", "Entry not found")
+        else:
+            etag = hashlib.sha256(content).hexdigest()
+            self._send(200, content, {"X-Repo-Commit": commit, "ETag": f'"{etag}"'})
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": message})
 
     def _json(self, content: Any) -> None:
         self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -68,7 +86,11 @@ class _Handler(SilentHandler):
             self.wfile.write(content)
 
 
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "oid": hashlib.sha1(content).hexdigest(), "size": len(content), "path": name}
+
+
 @contextmanager
-def serving_hub(name: str, files: Mapping[str, bytes]) -> Iterator[Hub]:
-    with running(Hub(name, files)) as hub:
+def serving_hub(repos: Mapping[str, Mapping[str, bytes]]) -> Iterator[Hub]:
+    with running(Hub(repos)) as hub:
         yield hub

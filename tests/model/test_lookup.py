@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from builders.hubs import Hub, serving_hub
 from builders.refusals import sentence
-from cinetune.model import lookup
+from cinetune.model import lookup, shape
 from cinetune.params import ModelParams
 
 pytestmark = pytest.mark.training
@@ -98,3 +100,44 @@ def test_a_copy_of_its_files_is_the_same_base(base: Path, tmp_path: Path) -> Non
     for path in lookup.base_files(base):
         shutil.copy(path, copy / path.name)
     assert lookup.base_digest(copy) == lookup.base_digest(base)
+
+
+# ---- the hub
+
+NAME = "owner/Video-LLaVA"
+REFUSALS = [
+    ((401, "GatedRepo", "Access is restricted. Please log in."), "hf auth login"),
+    ((403, "GatedRepo", "You are not in the authorized list."), "accepted its terms"),
+    ((404, "RevisionNotFound", ""), "there is no commit 'abc'"),
+    ((404, "RepoNotFound", ""), "check its name"),
+    ((401, "", "Invalid credentials in Authorization header"), "does not accept the token"),
+    ((403, "", "Forbidden"), "read access"),
+    ((429, "", "Too many requests"), "busy (it answered 429)"),
+]
+
+
+@pytest.fixture
+def hub(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    files = {path.name: path.read_bytes() for path in base.iterdir()}
+    with serving_hub({NAME: files}) as served:
+        for name, value in {
+            "ENDPOINT": served.root,
+            "HUGGINGFACE_CO_URL_TEMPLATE": served.root + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+        }.items():
+            monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+        # A hub that is busy is asked again, with pauses.
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        yield served
+
+
+def of_hub(revision: str = "") -> ModelParams:
+    return ModelParams(NAME, revision, "none", "float32")
+
+
+@pytest.mark.parametrize(("refusal", "remedy"), REFUSALS)
+def test_each_fault_of_the_hub_has_its_own_remedy(hub: Hub, refusal: tuple[int, str, str], remedy: str) -> None:
+    hub.refusal = refusal
+    for ask in (lambda: lookup.folder_of(of_hub("abc")), lambda: shape.read_shape(of_hub("abc"))):
+        said = sentence(ask)
+        assert f"base model {NAME!r} cannot be loaded from the hub" in said and remedy in said

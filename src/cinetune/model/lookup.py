@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from cinetune.errors import InputError, reason_of
+from cinetune.errors import InputError, of_hub
 from cinetune.files import cached_digests, file_digest, text_digest
 from cinetune.params import ModelParams
 
@@ -63,12 +63,18 @@ def find_base(params: ModelParams, root: str) -> Path:
 def _fetch(params: ModelParams) -> Path:
     """The folder of a base from the hub."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError
 
     try:
         patterns = ["*.json", "*.safetensors", "*.model"]
         return Path(snapshot_download(params.base, revision=params.revision or None, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        raise InputError(f"base model {params.base!r} cannot be loaded from the hub: {reason_of(error)}.") from None
+    except (HTTPError, OSError, ValueError) as error:
+        raise of_hub_base(params, error) from None
+
+
+def of_hub_base(params: ModelParams, error: BaseException) -> InputError:
+    """What asking the hub for a base ended in, with its remedy."""
+    return of_hub(error, f"base model {params.base!r} cannot be loaded from the hub", params.base, params.revision)
 
 
 def base_digest(folder: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import HTTPError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
@@ -23,7 +23,7 @@ from cinetune.task.prompts import VIDEO
 # What transformers raises for files that it cannot use.
 UNUSABLE = (
     OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, ImportError,
-    SafetensorError, StrictDataclassError,
+    SafetensorError, StrictDataclassError, HTTPError,
 )  # fmt: skip
 PICTURES = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 BICUBIC = 3
@@ -64,6 +64,8 @@ def read_shape(params: ModelParams, is_local: bool = False) -> tuple[VideoLlavaC
 
 
 def unusable(params: ModelParams, error: BaseException) -> InputError:
+    if lookup.is_hub_id(params.base) and isinstance(error, OSError | HTTPError):
+        return lookup.of_hub_base(params, error)
     return InputError(f"base model {params.base!r} cannot be loaded: {reason_of(error) or type(error).__name__}.")
 
 

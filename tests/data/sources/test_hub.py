@@ -19,6 +19,7 @@ from cinetune.data.sources import hub
 
 pytestmark = pytest.mark.data
 
+REPO = f"datasets/{hub.NAME}"
 BOTH = """---
 configs:
 - config_name: default
@@ -52,7 +53,7 @@ FILES = {
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with serving_hub(hub.NAME, {"README.md": BOTH.encode(), **FILES}) as served:
+    with serving_hub({REPO: {"README.md": BOTH.encode(), **FILES}}) as served:
         api = huggingface_hub.HfApi(endpoint=served.root)
         fetch = api.hf_hub_download
         monkeypatch.setattr(api, "hf_hub_download", lambda *given, **more: fetch(*given, cache_dir=tmp_path, **more))
@@ -77,7 +78,7 @@ def test_a_version_is_read_from_its_own_files_whichever_the_card_calls_the_defau
 
 
 def test_a_commit_from_before_a_version_is_refused_by_name(served: Hub, tmp_path: Path) -> None:
-    served.files["README.md"] = ONE.encode()
+    served.repos[REPO]["README.md"] = ONE.encode()
     text = sentence(lambda: asked("v2", tmp_path))
     assert "v2" in text and COMMIT in text and "History" in text
     assert asked("v1", tmp_path)["test"] == ["data test 0?", "data test 1?"]
@@ -123,32 +124,3 @@ def test_each_fault_of_the_hub_has_its_own_remedy(
 ) -> None:
     served.refusal = refusal
     assert remedy in sentence(lambda: asked("v1", tmp_path))
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_hub_that_is_busy_is_to_be_asked_later(status: int) -> None:
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    busy = HfHubHTTPError(
-        "busy", response=type("Response", (), {"status_code": status, "headers": {}, "request": None})()
-    )
-    missing = LocalEntryNotFoundError("not on disk")
-    missing.__cause__ = busy
-    for error in (busy, missing):
-        assert f"answered {status}" in hub.remedy_of(error, COMMIT)
-
-
-def test_a_hub_that_cannot_be_reached_is_a_matter_of_the_network() -> None:
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
-
-    away = HTTPError("Connection refused")
-    missing = LocalEntryNotFoundError("not on disk")
-    missing.__cause__ = away
-    for error in (away, missing, ConnectionError("reset"), TimeoutError("timed out")):
-        assert "check the network" in hub.remedy_of(error, COMMIT)
-
-
-def test_what_is_offline_by_wish_is_told_so() -> None:
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    assert "HF_HUB_OFFLINE" in hub.remedy_of(OfflineModeIsEnabled("offline"), COMMIT)

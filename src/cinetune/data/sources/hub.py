@@ -12,7 +12,7 @@ import yaml
 
 from cinetune.data.sources import formats
 from cinetune.data.sources.formats import Row
-from cinetune.errors import InputError, reason_of
+from cinetune.errors import InputError, of_hub
 
 NAME = "tomg-group-umd/cinepile"
 VERSIONS = ("v1", "v2")
@@ -20,7 +20,6 @@ VERSIONS = ("v1", "v2")
 # to those who name none.
 FIRST_VERSION = {"v1": "default"}
 CARD = "README.md"
-PAGE = f"https://huggingface.co/datasets/{NAME}"
 
 
 def rows(version: str, revision: str, split: str) -> Iterator[Row]:
@@ -74,58 +73,12 @@ def _patterns(data_files: Any, split: str) -> list[str]:
 
 @contextmanager
 def _remedies(version: str, revision: str) -> Iterator[None]:
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HTTPError
 
     try:
         yield
     except InputError:
         raise
-    except (HTTPError, OfflineModeIsEnabled, OSError, ValueError, yaml.YAMLError) as error:
-        remedy = remedy_of(error, revision)
-        raise InputError(f"questions {version!r} cannot be loaded from {NAME}: {remedy}.") from None
-
-
-def remedy_of(error: BaseException, revision: str) -> str:
-    """What is wrong with asking the hub, and what to do about it, as the end of a sentence."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    causes = _causes(error)
-    answer = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
-    status = answer.response.status_code if answer is not None else 0
-    is_gated, is_offline = isinstance(answer, GatedRepoError), any(isinstance(c, OfflineModeIsEnabled) for c in causes)
-    is_away = answer is None and any(isinstance(cause, HTTPError | ConnectionError | TimeoutError) for cause in causes)
-    is_no_commit = isinstance(answer, RevisionNotFoundError) or isinstance(error, HFValidationError)
-    remedies = (
-        (is_offline, "HF_HUB_OFFLINE is set and the files are not in the cache, unset it or name local files"),
-        (is_gated and status == 401, "you are not logged in, run `hf auth login` or set HF_TOKEN"),
-        (is_gated, f"your account has not accepted its terms, or the token may not read gated data, see {PAGE}"),
-        (is_no_commit, f"there is no commit {revision!r}, copy one from its page under Files, History"),
-        (
-            isinstance(answer, RepositoryNotFoundError),
-            f"the hub does not show it to you, check HF_ENDPOINT and log in with `hf auth login`, see {PAGE}",
-        ),
-        (
-            status == 401,
-            "the hub does not accept the token, make a new one and run `hf auth login` or set HF_TOKEN",
-        ),
-        (status == 403, "the token may not read it, give it read access to gated repositories"),
-        (status == 429 or status >= 500, f"the hub is busy (it answered {status}), run it again in some minutes"),
-        (is_away, "the hub cannot be reached, check the network, HTTPS_PROXY and HF_ENDPOINT"),
-    )
-    return next((remedy for applies, remedy in remedies if applies), f"{reason_of(error)}, or name local files")
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
+    except (HTTPError, OSError, ValueError, yaml.YAMLError) as error:
+        what = f"questions {version!r} cannot be loaded from {NAME}"
+        raise of_hub(error, what, f"datasets/{NAME}", revision) from None
