@@ -4,7 +4,7 @@
                params.json       the settings that it was trained with
                prompt.json       the prompt template that it was trained on
                task.yaml         the task that it was trained on; none for CinePile's
-               training.json     steps and validation accuracy
+               training.json     steps and validation accuracy; commit and digests of a base from the hub
 <evaluation>/  predictions.parquet, metrics.json
                made_from.json    digests and settings of all that decides the predictions
 """
@@ -99,9 +99,15 @@ class Adapter:
 
     @property
     def training(self) -> dict[str, Any]:
-        """Steps and validation accuracy of its training."""
-        found: dict[str, Any] = read_json(self.folder / TRAINING)
+        """Steps and validation accuracy of its training, and what its base was; empty for an adapter made elsewhere."""
+        saved = self.folder / TRAINING
+        found: dict[str, Any] = read_json(saved) if saved.is_file() else {}
         return found
+
+    @property
+    def base_commit(self) -> str:
+        """Of a base from the hub; empty for another, and where it was not recorded."""
+        return str(self.training.get("base", {}).get("commit", ""))
 
     def params(self, params: Params) -> Params:
         """The params with the settings that it was trained with in their place."""
@@ -129,6 +135,17 @@ class Adapter:
                 f"adapter {self.name!r} was trained with {name}={own!r}, now it is {other!r}: restore it, or evaluate "
                 "the adapter so on purpose with -P allow=settings, which register refuses."
             )
+
+    def check_base(self, base: Mapping[str, str]) -> None:
+        """Raises InputError for a base from the hub that has changed since its training; `base` as it was measured."""
+        own = self.training.get("base", {})
+        for name in ("base", "tokenizer"):
+            if own.get(name, base.get(name)) != base.get(name):
+                told = MEASURED[f"{name}_digest"]
+                raise InputError(
+                    f"adapter {self.name!r} was trained on commit {own['commit']} of its base, and commit "
+                    f"{base.get('commit')} has another {told}: set model.revision to the first, or train it again."
+                )
 
 
 @contextmanager
@@ -228,10 +245,11 @@ def differences(
 def seen_by(params: Params, base: Mapping[str, str], task: Task) -> dict[str, str]:
     """What decides a model's answers beside its weights, under the names of made_from.json.
 
-    base: digests of the "base" and the "tokenizer", or nothing where no model is asked; task: of the questions.
+    base: digests of the "base" and the "tokenizer", or nothing where no model is asked; a "commit" is left out. task: of
+    the questions.
     """
     return {
-        **{f"{name}_digest": digest for name, digest in base.items()},
+        **{f"{name}_digest": digest for name, digest in base.items() if name != "commit"},
         "frames_identity": identity(FrameSettings.of(params.frames)),
         "prompt_hash": prompts.template_hash(task),
         "prompt_code_hash": provenance.prompt_code_digest(),

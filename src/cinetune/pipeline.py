@@ -168,7 +168,7 @@ def origin_of(params: Params, adapter: Adapter, evaluation: Evaluation, experime
         "model": params.register.name,
         "adapter_digest": adapter.digest,
         "base_model": params.model.base,
-        "base_revision": params.model.revision,
+        "base_revision": adapter.base_commit or params.model.revision,
         "data": params.data.name,
         "experiment": experiment_id,
         "frames.settings": json.dumps(params.sections("frames")["frames"]),

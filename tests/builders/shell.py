@@ -6,8 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-PLACE = "placeholder"
-
 
 def blocks(path: Path) -> list[tuple[str, str]]:
     """What each block of shell commands needs, and the commands."""
@@ -21,11 +19,9 @@ def commands(path: Path) -> list[list[str]]:
 
 
 def commands_of(code: str) -> list[list[str]]:
-    """Each command of a block as words; pipes and loops apart, `<what the reader fills in>` as one word."""
+    """Each command of a block as words; pipes and loops apart."""
     plain = re.sub(r"(^|\s)#[^\n]*", r"\1", re.sub(r"\\\n\s*", " ", code))
-    lexer = shlex.shlex(
-        re.sub(r"<[a-z][^<>\n]*>", PLACE, plain).replace("\n", " ; "), posix=True, punctuation_chars=";|&"
-    )
+    lexer = shlex.shlex(plain.replace("\n", " ; "), posix=True, punctuation_chars=";|&")
     lexer.whitespace_split = True
     found: list[list[str]] = [[]]
     for word in lexer:

@@ -25,6 +25,7 @@ from cinetune.stages import train
 
 pytestmark = pytest.mark.experience
 
+PROGRAMS = ("git", "mlflow", "python", "make", "sed")
 # What each is made for: GPUs, and gigabytes of one.
 RECIPES = {"cinepile-7b": (1, 80), "cinepile-7b-24gb": (1, 24), "cinepile-7b-multi-gpu": (8, 80), "seed": (1, 80)}
 
@@ -46,21 +47,38 @@ def test_a_recipe_begins_with_commands_that_exist_and_with_hours_and_disk(recipe
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     told, done = comment_of(recipe), []
     for line in told:
-        words = shlex.split(line, comments=True) if line.startswith(("git", "mlflow", "python", "make")) else []
+        words = shlex.split(line, comments=True) if line.startswith(PROGRAMS) else []
+        # A shell would take `<commit>` for a redirection.
+        assert not any("<" in word for word in words), line
         if words[:2] == ["mlflow", "run"]:
             entry = words[words.index("-e") + 1] if "-e" in words else "main"
             given = dict(words[n + 1].split("=", 1) for n, word in enumerate(words) if word == "-P")
             assert set(given) <= set(project[entry]["parameters"])
-            assert given["params"] == f"recipes/{recipe}.yaml"
+            assert given["params"] == "mine.yaml"
             done.append(entry)
         elif words[:3] == ["python", "-m", "cinetune"]:
-            assert words[3] in cli.commands() and words[-1] == f"recipes/{recipe}.yaml"
+            assert words[3] in cli.commands() and words[-1] == "mine.yaml"
             done.append(" ".join(words[3:5]))
+        done += ["sed"] * (words[:1] == ["sed"])
         done += [words[n + 1] for n, word in enumerate(words) if word == "make"]
-    assert done == ["pull", "download", "train --dry-run", "main", "serve"]
+    assert done == ["pull", "sed", "download", "train --dry-run", "main", "serve"]
     assert {"pull", "serve"} <= set(targets)
     text = " ".join(told)
     assert "Disk, an estimate" in text and "Hours, an estimate" in text
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_copy_that_a_recipe_says_how_to_make_is_the_same_with_the_licence_accepted(
+    recipe: str, tmp_path: Path
+) -> None:
+    line = next(line for line in comment_of(recipe) if line.startswith("sed "))
+    made = tmp_path / "mine.yaml"
+    subprocess.run(["bash", "-c", line.replace("mine.yaml", str(made))], cwd=ROOT, check=True)
+    original, copy = (
+        params_module.load_over(path, ROOT / "params.yaml") for path in (ROOT / f"recipes/{recipe}.yaml", made)
+    )
+    assert licences.of_data(copy.data.name, copy.register.accept_licence) == licences.CINEPILE
+    assert copy == original.override("register", {"accept_licence": licences.CINEPILE})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

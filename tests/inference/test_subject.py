@@ -14,6 +14,7 @@ import pytest
 from tqdm import tqdm
 
 from builders.projects import ROOT
+from builders.refusals import sentence
 from cinetune import files, pipeline, provenance
 from cinetune import params as params_module
 from cinetune.artifacts import Adapter, Evaluation
@@ -55,7 +56,8 @@ class Inputs:
     def identities(self) -> list[Any]:
         """Of the evaluation's files, its journal, the training's checkpoints and the version."""
         made_from = subject.made_from(Subject("m", "m", self.adapter), self.params, self.frames)
-        made_by = session.identity(self.params, session.Inputs.read(self.params, self.open_frames), self.frames)
+        read, base = session.Inputs.read(self.params, self.open_frames), session.measured_base(self.params)
+        made_by = session.identity(self.params, read, self.frames, base)
         evaluation = Evaluation("m", pd.DataFrame(), {}, made_from)
         origin = pipeline.origin_of(self.params, self.adapter, evaluation, "0")
         return [made_from, subject.digest_of(made_from, ["none"], self.params, "cpu"), made_by, origin]
@@ -194,3 +196,42 @@ def test_an_adapter_that_says_nothing_of_its_prompt_is_noted(inputs: Inputs) -> 
     saved.unlink()
     [note] = Subject("m", "m", Adapter.open(inputs.adapter.folder, "theirs")).notes.values()
     assert "'theirs'" in note and "this project's" in note
+
+
+# ---- a base from the hub
+
+
+def trained_on(inputs: Inputs, **base: str) -> Adapter:
+    files.write_json(inputs.adapter.folder / "training.json", {"base": base})
+    return Adapter.open(inputs.adapter.folder)
+
+
+def test_an_adapter_is_not_evaluated_on_a_base_that_has_changed_since(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name and revision are the same where the hub has moved on."""
+    now = {"base": "b2", "tokenizer": "t", "commit": "c2"}
+    monkeypatch.setattr(subject, "measure_base", lambda _: now)
+    found = subject.made_from(Subject("m", "m", inputs.adapter), inputs.params, inputs.frames)
+    assert found["base_commit"] == "c2" and found["base_digest"] == "b2"
+    moved = trained_on(inputs, base="b1", tokenizer="t", commit="c1")
+    said = sentence(lambda: subject.made_from(Subject("m", "m", moved), inputs.params, inputs.frames))
+    assert "c1" in said and "c2" in said and "model.revision" in said
+    allowed = inputs.params.override("evaluate", {"allow": "settings"})
+    assert subject.made_from(Subject("m", "m", moved), allowed, inputs.frames)["base_digest"] == "b2"
+    # A commit that changes a README makes no other base.
+    same = trained_on(inputs, base="b2", tokenizer="t", commit="c1")
+    assert subject.made_from(Subject("m", "m", same), inputs.params, inputs.frames)["base_commit"] == "c2"
+    origin = pipeline.origin_of(inputs.params, same, Evaluation("m", pd.DataFrame(), {}, found), "0")
+    assert origin["base_revision"] == "c1"
+
+
+def test_a_training_says_which_commit_of_an_unpinned_base_it_takes(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "measure_base", lambda _: {"base": "b", "tokenizer": "t", "commit": "c1"})
+    session.measured_base(inputs.params)
+    assert "c1" in caplog.text and "model.revision" in caplog.text
+    caplog.clear()
+    session.measured_base(inputs.params.override("model", {"revision": "c1"}))
+    assert not caplog.text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.hubs import Hub, serving_hub
+from builders.hubs import COMMIT, Hub, serving_hub
 from builders.refusals import sentence
 from cinetune.model import lookup, shape
 from cinetune.params import ModelParams
@@ -141,3 +141,10 @@ def test_each_fault_of_the_hub_has_its_own_remedy(hub: Hub, refusal: tuple[int, 
     for ask in (lambda: lookup.folder_of(of_hub("abc")), lambda: shape.read_shape(of_hub("abc"))):
         said = sentence(ask)
         assert f"base model {NAME!r} cannot be loaded from the hub" in said and remedy in said
+
+
+def test_a_base_of_the_hub_is_known_by_its_commit_and_its_content(hub: Hub, base: Path) -> None:
+    assert lookup.measure_base(of_hub()) == {"commit": COMMIT, **lookup.measure(base)}
+    hub.commits[NAME] = COMMIT[::-1]
+    assert lookup.measure_base(of_hub())["commit"] == COMMIT[::-1]
+    assert lookup.measure_base(ModelParams(str(base), "", "none", "float32")) == lookup.measure(base)

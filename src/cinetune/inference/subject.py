@@ -130,9 +130,11 @@ def without_model(subject: Subject, clips: Sequence[ClipQuestions], seed: int, t
 def made_from(subject: Subject, params: Params, frames: Path) -> dict[str, Any]:
     """Settings, and digests of what is read, of all that decides the predictions; frames: the frame store's folder.
 
-    What no model looks at is None. Raises InputError where the base is no model.
+    What no model looks at is None. Raises InputError where the base is no model, or not the one of training.
     """
     base = measure_base(params.model) if subject.is_model else {}
+    if subject.adapter and params.evaluate.allow != SETTINGS:
+        subject.adapter.check_base(base)
     given = subject.predictions
     return {
         "adapter_digest": subject.adapter.digest if subject.adapter else None,
@@ -142,6 +144,7 @@ def made_from(subject: Subject, params: Params, frames: Path) -> dict[str, Any]:
         "predictions_digest": content_digest(given) if given and given.is_file() else None,
         "frames_digest": content_digest(frames) if subject.looks and frames.is_dir() else None,
         **seen_by(params, base, description.of_folder(params.data.root)),
+        **({"base_commit": base["commit"]} if "commit" in base else {}),
         "parsers_hash": provenance.source_digest("answers"),
         "params": params.sections("data", "model", "prompt", "frames"),
         **({"server": server.made_from(subject.endpoint, params)} if subject.endpoint else {}),

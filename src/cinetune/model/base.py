@@ -52,11 +52,10 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
     if torch.device(device).type == "cpu" and torch.backends.mps.is_available():
         logger.warning("the CPU computes: packs were never checked on Apple's GPU (MPS), so it is not used.")
     config, tokenizer = read_shape(params)
-    check_files(params, config, lookup.folder_of(params))
+    folder = lookup.folder_of(params)
+    check_files(params, config, folder)
     try:
-        model, loading = VideoLlavaForConditionalGeneration.from_pretrained(
-            params.base, revision=params.revision or None, output_loading_info=True, **options
-        )
+        model, loading = VideoLlavaForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **options)
     except UNUSABLE as error:
         raise unusable(params, error) from None
     if loading["missing_keys"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cinetune.errors import InputError, of_hub
-from cinetune.files import cached_digests, file_digest, text_digest
+from cinetune.files import cached_digests, text_digest
 from cinetune.params import ModelParams
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
@@ -88,10 +87,8 @@ def has_digest(folder: Path, digest: str) -> bool:
 
 
 def _digest(files: Iterable[Path]) -> str:
-    total = hashlib.sha256()
-    for path in files:
-        total.update(f"{path.name} {file_digest(path)}\n".encode())
-    return total.hexdigest()
+    with cached_digests() as digest_of:
+        return text_digest("".join(f"{path.name} {digest_of(path)}\n" for path in files))
 
 
 def base_files(folder: Path) -> list[Path]:
@@ -124,10 +121,17 @@ def weights_files(folder: Path) -> list[Path]:
 def measure_base(params: ModelParams) -> dict[str, str]:
     """sha256 of the "base" (configuration and weights) and the "tokenizer" that `load_base` reads.
 
-    Raises InputError for what is no base model.
+    Of a base from the hub also its "commit". Raises InputError for what is no base model.
     """
     check_base(params.base)
-    return measure(folder_of(params))
+    folder = folder_of(params)
+    commit = commit_of(params, folder)
+    return measure(folder) | ({"commit": commit} if commit else {})
+
+
+def commit_of(params: ModelParams, folder: Path) -> str:
+    """The commit that a folder of the hub's cache holds; empty for a base that is not from there."""
+    return folder.name if is_hub_id(params.base) and folder.parent.name == "snapshots" else ""
 
 
 def folder_of(params: ModelParams) -> Path:

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,9 @@ def log_model(
     """
     root = str(Path.cwd())
     base = lookup.find_base(params.model, root)
+    commit = lookup.commit_of(params.model, base) or params.model.revision
     config = {
-        "model": asdict(params.model),
+        "model": asdict(replace(params.model, revision=commit)),
         "base_sha256": lookup.base_digest(base),
         "embeds_base": embed_base,
         "adapter_sha256": adapter.digest,

@@ -59,9 +59,8 @@ def settings_of(params: Params) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def identity(params: Params, inputs: Inputs, frames: Path) -> dict[str, str]:
-    """All that decides the result of a training, by name; frames: the folder of the frame store."""
-    base = measure_base(params.model)
+def identity(params: Params, inputs: Inputs, frames: Path, base: Mapping[str, str]) -> dict[str, str]:
+    """All that decides the result of a training, by name; frames: the folder of the frame store; base: as measured."""
     clips = sorted([*inputs.training_clips, *inputs.validation_clips], key=lambda clip: clip.clip_id)
     decided = {
         f"{section}.{name}": str(value)
@@ -105,8 +104,23 @@ def fit(
     return trainer.train(base, encoder, *clips, frames_of, params.train, work, report, checkpoint)
 
 
-def save(params: Params, inputs: Inputs, result: TrainingResult, target: Path) -> dict[str, Any]:
-    """Write the adapter's folder; what its training.json holds."""
+def measured_base(params: Params) -> dict[str, str]:
+    """What is known of the base model; warns where another may be loaded next time."""
+    base = measure_base(params.model)
+    if "commit" in base and not params.model.revision:
+        logger.warning(
+            "train: model.revision is empty, so %s is taken as it is today, at commit %s: set model.revision to that "
+            "to keep it.",
+            params.model.base,
+            base["commit"],
+        )
+    return base
+
+
+def save(
+    params: Params, inputs: Inputs, result: TrainingResult, target: Path, base: Mapping[str, str]
+) -> dict[str, Any]:
+    """Write the adapter's folder; what its training.json holds. base: as measured before the training."""
     from cinetune.model.lora import is_identity, save_adapter
 
     if is_identity(result.model):
@@ -123,6 +137,7 @@ def save(params: Params, inputs: Inputs, result: TrainingResult, target: Path) -
         "training_clips": len(inputs.training_clips),
         "validation_clips": len(inputs.validation_clips),
         "clips_missing": inputs.clips_missing,
+        **({"base": dict(base)} if "commit" in base else {}),
     }
     with writing_adapter(target, settings_of(params), summary, inputs.task) as folder:
         save_adapter(result.model, folder)
