@@ -230,6 +230,7 @@ class RegisterParams:
     margin: AmountOrZero
     category_margin: AmountOrZero
     min_clips: Count
+    min_shared: Fraction
     max_missing: FractionOrZero
     accept_licence: str
     embed_base: Switch

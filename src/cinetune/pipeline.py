@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from cinetune.artifacts import Adapter, Evaluation
     from cinetune.frames.store import FrameStore
     from cinetune.tracking.runs import Run, Tracker
+
+logger = logging.getLogger(__name__)
 
 # What DVC's stages make, named in dvc.yaml too. Runs by hand write under RUNS and never here: DVC would put
 # its own cached outputs back without a word.
@@ -202,6 +205,36 @@ def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
     name, digest = f"{params.data.name} {split}", file_md5(path)
     run.log_dataset(name, split, path, digest, *datasets.describe(path, description.of_folder(params.data.root)))
     return name, digest
+
+
+def evaluate_version(parent: Run, params: Params, split: str, version: str) -> Evaluation:
+    """What a version of `register.name` answers to a split of this data, shown what it was trained with.
+
+    In a run below `parent`. Raises InputError where it cannot be evaluated here.
+    """
+    from cinetune.artifacts import SEEN_SECTIONS, Evaluation
+    from cinetune.tracking import registry
+
+    name = params.register.name
+    with tempfile.TemporaryDirectory() as scratch:
+        made_with = params_module.read_yaml(
+            registry.fetch_artifact(name, version, "artifacts/params.yaml", Path(scratch))
+        )
+    for section in SEEN_SECTIONS:
+        params = params.override(section, made_with.get(section, {}))
+    wanted = {
+        "model": f"models:/{name}/{version}",
+        "split": split,
+        "ablation": "none",
+        "ablations": "none",
+        "allow": "",
+    }
+    params = params.override("evaluate", wanted)
+    logger.info("register: version %s of %s is evaluated on these questions.", version, name)
+    child, status = call_below(parent, "evaluate", params, run_name("evaluate", f"version {version}"))
+    if status:
+        raise InputError(f"the evaluation of version {version} ended with status {status}: its reason stands above.")
+    return Evaluation.open(RUNS / child / "evaluation", f"version {version}")
 
 
 def call_below(

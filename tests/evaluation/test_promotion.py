@@ -96,7 +96,12 @@ def test_words_may_not_be_lost_for_letters() -> None:
 def test_only_the_same_questions_are_compared_and_most_of_them() -> None:
     champion = predictions(0.5)
     part = judged(predictions(0.9).iloc[:100], champion)
-    assert not part.has_earned and "300 questions were answered by only one" in part.reason
+    assert not part.has_earned and part.needs_answers
+    assert "100 of 400 questions were put to both it and version 3" in part.reason
+    assert "register.min_shared asks for 80%" in part.reason
+    assert judged(predictions(0.9).iloc[:200], champion, min_shared=0.5).has_earned
+    none = judged(predictions(0.9).iloc[:100], champion.iloc[100:], min_shared=0.01)
+    assert not none.has_earned and none.needs_answers
     foreign = judged(predictions(0.9).assign(gold="C"), champion)
     assert not foreign.has_earned and "cannot be compared with version 3" in foreign.reason
     gone = np.arange(400) >= 200
@@ -105,3 +110,28 @@ def test_only_the_same_questions_are_compared_and_most_of_them() -> None:
     assert not missing.has_earned and "50% of the questions are missing" in missing.reason
     said = judged(ours, theirs, max_missing=0.6)
     assert said.has_earned and "(50% are missing in both)" in said.reason
+
+
+def digested(rows: pd.DataFrame, texts: list[str]) -> pd.DataFrame:
+    return rows.assign(question_digest=texts)
+
+
+def test_a_champion_is_compared_on_the_shared_questions_and_the_others_are_told() -> None:
+    texts = [f"text{number}" for number in range(400)]
+    champion = digested(predictions(0.5), texts)
+    # A tenth of the texts was repaired, as in the data's next version.
+    repaired = [f"{text} repaired" if number % 10 == 0 else text for number, text in enumerate(texts)]
+    found = judged(digested(predictions(0.9), repaired), champion)
+    assert found.has_earned and not found.needs_answers
+    assert "on the same 360 questions (80 more were put to one of them only)" in found.reason
+
+
+def test_a_question_is_the_same_whatever_its_place_among_those_of_its_clip() -> None:
+    """A row that was added before the others gives them other ids."""
+    texts = [f"text{number}" for number in range(400)]
+    champion = digested(predictions(0.5), texts)
+    moved = digested(predictions(0.9), texts).assign(question_id=[f"q{number + 1}" for number in range(400)])
+    found = judged(moved, champion)
+    assert found.has_earned and "on the same 400 questions, " in found.reason
+    twice = digested(predictions(0.9), ["same"] * 400)
+    assert "on the same 400 questions, " in judged(twice, digested(predictions(0.5), ["same"] * 400)).reason

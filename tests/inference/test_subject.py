@@ -56,8 +56,7 @@ class Inputs:
     def identities(self) -> list[Any]:
         """Of the evaluation's files, its journal, the training's checkpoints and the version."""
         made_from = subject.made_from(Subject("m", "m", self.adapter), self.params, self.frames)
-        read, base = session.Inputs.read(self.params, self.open_frames), session.measured_base(self.params)
-        made_by = session.identity(self.params, read, self.frames, base)
+        made_by = session.identity(self.params, session.Inputs.read(self.params, self.open_frames), self.frames)
         evaluation = Evaluation("m", pd.DataFrame(), {}, made_from)
         origin = pipeline.origin_of(self.params, self.adapter, evaluation, "0")
         return [made_from, subject.digest_of(made_from, ["none"], self.params, "cpu"), made_by, origin]
@@ -230,8 +229,8 @@ def test_a_training_says_which_commit_of_an_unpinned_base_it_takes(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(session, "measure_base", lambda _: {"base": "b", "tokenizer": "t", "commit": "c1"})
-    session.measured_base(inputs.params)
+    session.Inputs.read(inputs.params, inputs.open_frames)
     assert "c1" in caplog.text and "model.revision" in caplog.text
     caplog.clear()
-    session.measured_base(inputs.params.override("model", {"revision": "c1"}))
-    assert not caplog.text
+    session.Inputs.read(inputs.params.override("model", {"revision": "c1"}), inputs.open_frames)
+    assert "c1" not in caplog.text

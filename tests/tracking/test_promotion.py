@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 
 from builders.evaluations import evaluated
@@ -14,6 +15,7 @@ from builders.projects import ROOT
 from builders.refusals import sentence
 from cinetune import params as params_module
 from cinetune.artifacts import Evaluation
+from cinetune.errors import InputError
 from cinetune.params import Params
 from cinetune.tracking import promotion, registry
 
@@ -35,14 +37,31 @@ def register(store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch) -> Cal
 
     monkeypatch.setattr(registry, "fetch_evaluation", fetch)
 
-    def make(accuracy: float, version: str = "", **chosen: bool) -> str:
-        evaluation = evaluated("m", predictions(accuracy))
+    def make(accuracy: float, version: str = "", first: int = 0, asked: list[str] | None = None, **chosen: bool) -> str:
+        def ask(number: str) -> Evaluation:
+            if asked is None:
+                raise InputError("there are no frames.")
+            asked.append(number)
+            return evaluated("m", questions_from(first, 0.5))
+
+        evaluation = evaluated("m", questions_from(first, accuracy))
         version = version or str(store.create_model_version(MODEL, "nowhere").version)
         made[version] = evaluation
         changed: Params = params.override("register", chosen)
-        return promotion.promote(changed, version, evaluation)
+        return promotion.promote(changed, version, evaluation, ask)
 
     return make
+
+
+def questions_from(first: int, accuracy: float) -> pd.DataFrame:
+    """Predictions whose ids begin at a number."""
+    rows = predictions(accuracy)
+    numbers = range(first, first + len(rows))
+    return rows.assign(
+        question_id=[f"q{number}" for number in numbers],
+        clip_id=[f"c{number // 10}" for number in numbers],
+        film=[f"f{number // 30}" for number in numbers],
+    )
 
 
 def champion() -> str | None:
@@ -120,3 +139,42 @@ def test_a_version_can_be_named_to_go_back_to(register: Callable[..., str]) -> N
 
 def test_a_model_without_versions_cannot_be_rolled_back(store: mlflow.MlflowClient) -> None:
     assert "there is no version of 'nobody': register one first" in sentence(lambda: promotion.roll_back("nobody"))
+
+
+# ---- questions that the champion was never asked
+
+
+def test_a_champion_is_evaluated_on_the_challengers_questions_where_it_answered_too_few(
+    register: Callable[..., str],
+) -> None:
+    register(0.6)
+    asked: list[str] = []
+    said = register(0.9, first=300, asked=asked)
+    assert asked == ["1"] and champion() == "2"
+    assert "on the same 400 questions" in said and "version 1 was evaluated for this" in said
+    # Most are the same: what it answered when it was registered decides.
+    register(0.95, first=320, asked=asked)
+    assert asked == ["1"] and champion() == "3"
+
+
+def test_a_champion_that_cannot_be_evaluated_stays_and_the_reason_says_why(register: Callable[..., str]) -> None:
+    register(0.6)
+    said = register(0.9, first=300)
+    assert champion() == "1"
+    assert "100 of 700 questions were put to both" in said and "there are no frames" in said
+    forced = register(0.9, version="2", first=300, force=True)
+    assert champion() == "2" and "forced; without that: 100 of 700" in forced
+
+
+def test_a_champion_whose_predictions_are_gone_is_evaluated_again(
+    register: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(0.6)
+
+    def gone(*_: object) -> Path:
+        raise InputError("it is gone.")
+
+    monkeypatch.setattr(registry, "fetch_evaluation", gone)
+    asked: list[str] = []
+    register(0.9, asked=asked)
+    assert asked == ["1"] and champion() == "2"

@@ -64,6 +64,28 @@ def compare(
     }
 
 
+def shared_questions(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Predictions of the questions that were put to both models, and how many were put to one of them only.
+
+    A question is known by its clip, text and options: a row that was added before it, or a repaired neighbour, gives
+    it another id and leaves it the same. Without digests, as in older predictions, it is known by its id.
+    """
+    tables = (a, b)
+    if all("question_digest" in rows and rows["question_digest"].notna().all() for rows in tables):
+        tables = (_known_by_content(a), _known_by_content(b))
+    ids = [set(rows["question_id"]) for rows in tables]
+    both = ids[0] & ids[1]
+    kept = [rows[rows["question_id"].isin(both)].reset_index(drop=True) for rows in tables]
+    return kept[0], kept[1], len(ids[0] ^ ids[1])
+
+
+def _known_by_content(rows: pd.DataFrame) -> pd.DataFrame:
+    content = rows["clip_id"].astype(str) + " " + rows["question_digest"].astype(str)
+    # One that a clip has twice is two.
+    number = content.groupby(content).cumcount().astype(str)
+    return rows.assign(question_id=content + " " + number)
+
+
 def adjust(rows: Sequence[dict[str, Any]]) -> None:
     """Give each row of a table its p-value by Holm, "p_value_holm"."""
     for row, value in zip(rows, holm([row["p_value"] for row in rows]), strict=True):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cinetune.errors import InputError
 from cinetune.evaluation.metrics import CLIPS
-from cinetune.evaluation.paired import compare
+from cinetune.evaluation.paired import compare, shared_questions
 from cinetune.params import EvaluateParams, RegisterParams
 from cinetune.task.description import CINEPILE, Task
 
@@ -20,10 +20,14 @@ JUDGED_BY = ("logit", "lenient")
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reason` is the rest of a sentence, for a version's tag."""
+    """`reason` is the rest of a sentence, for a version's tag.
+
+    needs_answers: the champion's to the challenger's questions would tell more.
+    """
 
     has_earned: bool
     reason: str
+    needs_answers: bool = False
 
 
 def judge(
@@ -34,18 +38,24 @@ def judge(
     statistics: EvaluateParams,
     task: Task = CINEPILE,
 ) -> Verdict:
-    """Predictions of the challenger and of version `champion`, compared question by question.
+    """Predictions of the challenger and of version `champion`, compared on the questions that were put to both.
 
     The lower end of the 95 % interval of the difference decides, over clips or groups, so that a small test cannot
     hide a loss. The first rule that is broken is the reason.
     """
     resample = CLIPS if statistics.resample == CLIPS else task.groups
     drawn = statistics.bootstrap_samples, statistics.seed, resample
+    ours, theirs, alone = shared_questions(ours, theirs)
+    shared = len(ours) / max(1, len(ours) + alone)
+    if shared < rules.min_shared or not len(ours):
+        few = f"{len(ours)} of {len(ours) + alone} questions were put to both it and version {champion}"
+        return Verdict(False, f"{few}, and register.min_shared asks for {rules.min_shared:.0%}", needs_answers=True)
     try:
         found = {scorer: compare(ours, theirs, scorer, *drawn, task) for scorer in JUDGED_BY}
     except InputError as error:
         return Verdict(False, f"it cannot be compared with version {champion}: {str(error).removesuffix('.')}")
     against = f"against version {champion} on the same {found['logit']['overall']['n']} questions"
+    against += f" ({alone} more were put to one of them only)" if alone else ""
     broken = next(_broken(found, _missing(ours, theirs), champion, rules, resample, task.titles), None)
     if broken:
         return Verdict(False, broken.format(against=against))
@@ -65,11 +75,6 @@ def _broken(
     titles: Mapping[str, str],
 ) -> Iterator[str]:
     first = found["logit"]
-    if first["questions_unpaired"] or not first["overall"]["n"]:
-        yield (
-            f"{first['questions_unpaired']} questions were answered by only one of it and version {champion}: evaluate "
-            "both on the same ones"
-        )
     if missing > rules.max_missing:
         yield (
             f"{missing:.0%} of the questions are missing in its evaluation and in that of version {champion}, more "

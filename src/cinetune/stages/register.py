@@ -9,6 +9,7 @@ comparison says, `-P rollback=true` gives champion back to the version before, o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +34,13 @@ def run(params: Params) -> str:
     from cinetune.tracking import promotion
 
     chosen = params.register
-    if lifecycle.is_untracked():
-        raise InputError("register writes to MLflow and nothing else: unset CINETUNE_UNTRACKED.")
     if chosen.rollback and chosen.force:
         raise InputError("register.rollback and register.force cannot both be true: choose one.")
     if chosen.version and not chosen.rollback:
         raise InputError("register.version names what a rollback goes back to: set register.rollback to true as well.")
     with lifecycle.start("register", pipeline.tags_of(params), name="register") as tracked:
+        if not isinstance(tracked, runs.Run):
+            raise InputError("register writes to MLflow and nothing else: unset CINETUNE_UNTRACKED.")
         tracked.log_params(params.sections(*SECTIONS))
         with registry.one_registration():
             if chosen.rollback:
@@ -53,7 +54,7 @@ def run(params: Params) -> str:
         return version
 
 
-def _register(params: Params, tracked: runs.Tracker) -> tuple[str, str]:
+def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
     """The adapter's version, and what became of it."""
     from cinetune.artifacts import Adapter, Evaluation
     from cinetune.data import licences
@@ -70,7 +71,8 @@ def _register(params: Params, tracked: runs.Tracker) -> tuple[str, str]:
     known = registry.version_of(chosen.name, adapter.digest)
     version = known or _create(params, adapter, evaluation, licence, tracked)
     print(f"register: {chosen.adapter} is version {version} of {chosen.name}{' already' if known else ''}.")
-    return version, promotion.promote(params, version, evaluation)
+    ask = partial(pipeline.evaluate_version, tracked, params, evaluation.summary["split"])
+    return version, promotion.promote(params, version, evaluation, ask)
 
 
 def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: str, tracked: runs.Tracker) -> str:

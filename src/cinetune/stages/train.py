@@ -9,7 +9,7 @@ in two processes, `-P resume=true` goes on after a training that was stopped, `-
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,12 +32,11 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
     with ExitStack() as stack:
         tracked = stack.enter_context(pipeline.started("train", params, is_pipeline=is_pipeline))
         stack.enter_context(distributed.joined())
-        inputs = work = base = None
+        inputs = work = None
         if distributed.is_first():
             # Wrong data is told before the seconds that the model's libraries take, and once.
             inputs = session.Inputs.read(params, pipeline.open_frames)
-            base = session.measured_base(params)
-            work = _begin(params, inputs, tracked, is_pipeline, stack, base)
+            work = _begin(params, inputs, tracked, is_pipeline, stack)
         work = distributed.share(work)
         inputs = inputs or session.Inputs.read(params, pipeline.open_frames)
         try:
@@ -52,9 +51,9 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         if not distributed.is_first():
             return None
         target = pipeline.ADAPTER if is_pipeline else pipeline.RUNS / tracked.id / "adapter"
-        summary = session.save(params, inputs, result, target, base or {})
+        summary = session.save(params, inputs, result, target)
         tracked.log_metrics({f"best/{key}": summary[key] for key in ("best_step", "validation_accuracy")}, result.steps)
-        tracked.set_tags({"check/attention": result.attention})
+        tracked.set_tags({"check/attention": result.attention, **inputs.tags})
         tracked.log_artifacts(target, "adapter")
         said = f"{target}, validation accuracy {result.validation_accuracy:.1%} at step {result.best_step}"
         tracked.describe(f"{said} of {result.steps}.\n\n{session.describe(summary)}")
@@ -63,13 +62,11 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         return target
 
 
-def _begin(
-    params: Params, inputs: Inputs, tracked: Tracker, is_pipeline: bool, stack: ExitStack, base: Mapping[str, str]
-) -> Path:
+def _begin(params: Params, inputs: Inputs, tracked: Tracker, is_pipeline: bool, stack: ExitStack) -> Path:
     """The folder of this training's checkpoints, a new one or one to resume, held by this process."""
     from cinetune.training import session
 
-    made_by = session.identity(params, inputs, pipeline.FRAMES, base)
+    made_by = session.identity(params, inputs, pipeline.FRAMES)
     root = params.train.checkpoints
     work, resumed = checkpoints.prepare(Path(root), tracked.id, made_by, is_pipeline, params.train.resume)
     if resumed and is_pipeline:
@@ -79,7 +76,6 @@ def _begin(
     stack.enter_context(checkpoints.held(work))
     stack.callback(checkpoints.discard_unless_saved, work)
     tracked.log_params(session.settings_of(params))
-    tracked.set_tags({"base.commit": base["commit"]} if "commit" in base else {})
     pipeline.log_questions(tracked, params, "train")
     return work
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,14 +36,17 @@ class Decision:
     is_rollback: bool = False
 
 
-def promote(params: Params, version: str, evaluation: Evaluation) -> str:
-    """Set the aliases, and say on the version why it is champion or is not; that in a sentence."""
+def promote(params: Params, version: str, evaluation: Evaluation, ask: Callable[[str], Evaluation]) -> str:
+    """Set the aliases, and say on the version why it is champion or is not; that in a sentence.
+
+    ask: evaluates a version on the questions of `evaluation`, where the champion has answered too few of them.
+    """
     name = params.register.name
     champion = registry.aliases(name).get(CHAMPION)
     registry.set_alias(name, CHALLENGER, version)
     if champion == version:
         return f"version {version} is {CHALLENGER}, and {CHAMPION} already."
-    verdict = _judge(params, champion, version, evaluation)
+    verdict = _judge(params, champion, version, evaluation, ask)
     if verdict.has_earned:
         registry.set_alias(name, CHAMPION, version)
     _record(name, Decision(version, version if verdict.has_earned else champion or "", verdict.reason))
@@ -51,24 +54,39 @@ def promote(params: Params, version: str, evaluation: Evaluation) -> str:
     return f"version {version} is {CHALLENGER}{earned}: {verdict.reason}."
 
 
-def _judge(params: Params, champion: str | None, version: str, evaluation: Evaluation) -> Verdict:
+def _judge(
+    params: Params, champion: str | None, version: str, evaluation: Evaluation, ask: Callable[[str], Evaluation]
+) -> Verdict:
     chosen = params.register
     if champion is None:
         return Verdict(True, "there was no champion")
+    rolled_back = _rolled_back(history(chosen.name)).get(version)
+    if rolled_back and not chosen.force:
+        return Verdict(False, f"it was champion before and was rolled back (to version {rolled_back.champion})")
+    found = _compared(params, champion, evaluation)
+    if chosen.force:
+        return Verdict(True, f"forced; without that: {found.reason}")
+    if not found.needs_answers:
+        return found
+    try:
+        theirs = ask(champion)
+    except InputError as error:
+        return Verdict(False, f"{found.reason}; it could not be evaluated on them now: {str(error).removesuffix('.')}")
+    again = judge(evaluation.predictions, theirs.predictions, champion, chosen, params.evaluate, evaluation.task)
+    return replace(again, reason=f"{again.reason}; version {champion} was evaluated for this")
+
+
+def _compared(params: Params, champion: str, evaluation: Evaluation) -> Verdict:
+    """With what the champion answered when it was registered."""
+    chosen = params.register
     try:
         with tempfile.TemporaryDirectory() as scratch:
             folder = registry.fetch_evaluation(chosen.name, champion, Path(scratch))
             theirs = Evaluation.open(folder, f"version {champion}")
     except InputError:
-        found = Verdict(False, f"the predictions of version {champion} are gone, so the two cannot be compared")
-    else:
-        found = judge(evaluation.predictions, theirs.predictions, champion, chosen, params.evaluate, evaluation.task)
-    if chosen.force:
-        return Verdict(True, f"forced; without that: {found.reason}")
-    rolled_back = _rolled_back(history(chosen.name)).get(version)
-    if rolled_back:
-        return Verdict(False, f"it was champion before and was rolled back (to version {rolled_back.champion})")
-    return found
+        gone = f"the predictions of version {champion} are gone, so the two cannot be compared"
+        return Verdict(False, gone, needs_answers=True)
+    return judge(evaluation.predictions, theirs.predictions, champion, chosen, params.evaluate, evaluation.task)
 
 
 def roll_back(name: str, version: str = "") -> tuple[str, str]:

@@ -34,13 +34,19 @@ HOW = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """Clips to train on and of held-out groups; `clips_missing` have no frames."""
+    """Clips to train on and of held-out groups; `clips_missing` have no frames; `base` as it was measured."""
 
     training_clips: list[ClipQuestions]
     validation_clips: list[ClipQuestions]
     clips_missing: int
     store: FrameStore
     task: Task
+    base: Mapping[str, str]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The commit of a base from the hub, for the run."""
+        return {"base.commit": self.base["commit"]} if "commit" in self.base else {}
 
     @classmethod
     def read(cls, params: Params, open_frames: Callable[[Params], FrameStore]) -> Inputs:
@@ -49,7 +55,20 @@ class Inputs:
         store = open_frames(params)
         seen = store.with_frames(clips)
         split = groups.split_groups(seen, params.train.validation_fraction, params.train.seed, task.group)
-        return cls(*split, len(clips) - len(seen), store, task)
+        return cls(*split, len(clips) - len(seen), store, task, _measured_base(params))
+
+
+def _measured_base(params: Params) -> dict[str, str]:
+    """What is known of the base model; warns where another may be loaded next time."""
+    base = measure_base(params.model)
+    if "commit" in base and not params.model.revision:
+        logger.warning(
+            "train: model.revision is empty, so %s is taken as it is today, at commit %s: set model.revision to that "
+            "to keep it.",
+            params.model.base,
+            base["commit"],
+        )
+    return base
 
 
 def settings_of(params: Params) -> dict[str, dict[str, Any]]:
@@ -59,8 +78,8 @@ def settings_of(params: Params) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def identity(params: Params, inputs: Inputs, frames: Path, base: Mapping[str, str]) -> dict[str, str]:
-    """All that decides the result of a training, by name; frames: the folder of the frame store; base: as measured."""
+def identity(params: Params, inputs: Inputs, frames: Path) -> dict[str, str]:
+    """All that decides the result of a training, by name; frames: the folder of the frame store."""
     clips = sorted([*inputs.training_clips, *inputs.validation_clips], key=lambda clip: clip.clip_id)
     decided = {
         f"{section}.{name}": str(value)
@@ -70,8 +89,8 @@ def identity(params: Params, inputs: Inputs, frames: Path, base: Mapping[str, st
     return decided | {
         "the questions": text_digest(repr(clips)),
         "the frames": content_digest(frames),
-        "the base model": base["base"],
-        "the tokenizer": base["tokenizer"],
+        "the base model": inputs.base["base"],
+        "the tokenizer": inputs.base["tokenizer"],
         "the prompt": f"{prompts.template_hash(inputs.task)} {provenance.prompt_code_digest()}",
         "code": provenance.code_digest("train"),
     }
@@ -104,23 +123,8 @@ def fit(
     return trainer.train(base, encoder, *clips, frames_of, params.train, work, report, checkpoint)
 
 
-def measured_base(params: Params) -> dict[str, str]:
-    """What is known of the base model; warns where another may be loaded next time."""
-    base = measure_base(params.model)
-    if "commit" in base and not params.model.revision:
-        logger.warning(
-            "train: model.revision is empty, so %s is taken as it is today, at commit %s: set model.revision to that "
-            "to keep it.",
-            params.model.base,
-            base["commit"],
-        )
-    return base
-
-
-def save(
-    params: Params, inputs: Inputs, result: TrainingResult, target: Path, base: Mapping[str, str]
-) -> dict[str, Any]:
-    """Write the adapter's folder; what its training.json holds. base: as measured before the training."""
+def save(params: Params, inputs: Inputs, result: TrainingResult, target: Path) -> dict[str, Any]:
+    """Write the adapter's folder; what its training.json holds."""
     from cinetune.model.lora import is_identity, save_adapter
 
     if is_identity(result.model):
@@ -137,7 +141,7 @@ def save(
         "training_clips": len(inputs.training_clips),
         "validation_clips": len(inputs.validation_clips),
         "clips_missing": inputs.clips_missing,
-        **({"base": dict(base)} if "commit" in base else {}),
+        **({"base": dict(inputs.base)} if "commit" in inputs.base else {}),
     }
     with writing_adapter(target, settings_of(params), summary, inputs.task) as folder:
         save_adapter(result.model, folder)
