@@ -245,8 +245,8 @@ def differences(
 def seen_by(params: Params, base: Mapping[str, str], task: Task) -> dict[str, str]:
     """What decides a model's answers beside its weights, under the names of made_from.json.
 
-    base: digests of the "base" and the "tokenizer", or nothing where no model is asked; a "commit" is left out. task: of
-    the questions.
+    base: digests of the "base" and the "tokenizer", or nothing where no model is asked; a "commit" is left out. task:
+    of the questions.
     """
     return {
         **{f"{name}_digest": digest for name, digest in base.items() if name != "commit"},

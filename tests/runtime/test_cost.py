@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from transformers import VideoLlavaConfig
@@ -16,6 +17,8 @@ from cinetune.model.planning import Plan, PlannedPack, plan
 from cinetune.model.sizes import size_of
 from cinetune.params import Params
 from cinetune.runtime import cost
+from cinetune.task import questions
+from cinetune.task.description import CINEPILE
 from cinetune.task.prompts import VIDEO
 
 pytestmark = pytest.mark.training
@@ -74,3 +77,20 @@ def test_a_tokenizer_that_is_not_there_is_guessed(encoder: Encoder) -> None:
     found = plan(clips(5, 3), guessed, 4, ANY, 1)
     assert found.questions == 8 + 3 and found.dropped_subtitle_tokens > 0
     assert len(set(guessed.letters())) == 5
+
+
+def test_of_many_clips_a_part_is_counted_the_longest_among_them(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = clips(*[4] * 60)
+    given[17] = replace(given[17], subtitles="<subtitle> " + "a very long talk " * 40)
+    monkeypatch.setattr(questions, "load", lambda root, split: given)
+    whole = cost._plan(PARAMS, encoder, CINEPILE)
+    monkeypatch.setattr(cost, "COUNTED_CLIPS", 10)
+    monkeypatch.setattr(cost, "LONGEST_CLIPS", 2)
+    part = cost._plan(PARAMS, encoder, CINEPILE)
+    assert whole.counted_clips == whole.training_clips == part.training_clips
+    assert part.counted_clips <= 12 and part.plan.longest.tokens == whole.plan.longest.tokens
+    assert part.plan.questions == whole.plan.questions and len(part.plan.packs) == len(whole.plan.packs)
+    assert part.plan.tokens == pytest.approx(whole.plan.tokens, rel=0.02)
+    assert str(part.counted_clips) in cost.counted_note(part)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from builders.refusals import sentence
-from cinetune.task import groups, questions
+from cinetune.task import columns, groups, questions
 from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.data
@@ -217,6 +217,38 @@ def test_a_file_gives_the_clips_of_its_rows(tmp_path: Path) -> None:
     rows = [row(clip_id="b"), row(clip_id="a")]
     pd.DataFrame(rows).to_parquet(tmp_path / "questions" / "test.parquet")
     assert questions.load(tmp_path, "test") == clips_of(*rows)
+
+
+def test_columns_that_nobody_uses_are_not_read(tmp_path: Path) -> None:
+    """The scene is longer than all else together."""
+    (tmp_path / "questions").mkdir()
+    rows = [row(clip_id=f"clip{number % 3}") for number in range(7)]
+    pd.DataFrame(rows).assign(movie_scene=7, yt_clip_title=None, more=1.5).to_parquet(
+        tmp_path / "questions/train.parquet"
+    )
+    assert questions.load(tmp_path, "train") == clips_of(*rows)
+
+
+def test_the_ids_of_clips_are_read_without_their_questions(tmp_path: Path) -> None:
+    (tmp_path / "questions").mkdir()
+    rows = [row(clip_id=f"clip{number % 3}", question=None) for number in (2, 0, 2, 1)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "questions/train.parquet")
+    assert questions.clip_ids_of(tmp_path, "train") == ["clip2", "clip0", "clip1"]
+    assert "test.parquet does not exist" in sentence(lambda: questions.clip_ids_of(tmp_path, "test"))
+
+
+def test_a_large_file_is_read_in_parts_and_lists_keep_their_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "BATCH_ROWS", 3)
+    (tmp_path / "questions").mkdir()
+    path = tmp_path / "questions" / "train.parquet"
+    rows = [row(clip_id=f"clip{number}", question=f"Which {number}?") for number in range(8)]
+    rows = [{**item, "genre": ["Drama"] * (number % 3)} for number, item in enumerate(rows)]
+    pd.DataFrame(rows).to_parquet(path)
+    assert questions.load(tmp_path, "train") == clips_of(*rows)
+    pd.DataFrame([*rows, row(choices=None), GOOD]).to_parquet(path)
+    assert f"{path}, row 8: choices must be a list" in sentence(lambda: questions.load(tmp_path, "train"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1", b"clip_id,question\n", b"PAR1" + bytes(1000) + b"PAR1"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from builders.trainings import clips, frames_of
+from cinetune.model import planning
 from cinetune.model.encoder import Encoder
+from cinetune.runtime import distributed
 from cinetune.training.dataset import Packs
 
 pytestmark = pytest.mark.training
@@ -41,3 +45,23 @@ def test_the_right_option_keeps_being_right() -> None:
     moved = question.reordered([3, 0, 4, 1, 2])
     assert moved.choices == tuple(question.choices[i] for i in (3, 0, 4, 1, 2))
     assert moved.choices[moved.answer] == question.choices[question.answer]
+
+
+def test_each_process_counts_the_tokens_of_its_part_and_all_plan_the_same(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = clips(5, 1, 7, 3, 2)
+    alone = Packs(given, encoder, frames_of, 3, in_words=1, tokens_per_pack=400).plan
+    parts = [planning.measure(given[rank::2], encoder, True) for rank in range(2)]
+    asked = []
+
+    def gather(own: list[Any]) -> list[Any]:
+        asked.extend(own)
+        return parts
+
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "gather", gather)
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        assert Packs(given, encoder, frames_of, 3, in_words=1, tokens_per_pack=400).plan == alone
+    assert asked == parts

@@ -7,7 +7,7 @@ a question that does not fit behind its clip's prefix is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,18 @@ class PlannedPack:
 
 
 @dataclass(frozen=True)
+class ClipTokens:
+    """Tokens of a clip's prefix, those of its subtitles that are `lost`, and by question id what each adds to a pack.
+
+    With its options, and without (0 where nobody asks).
+    """
+
+    prefix: int
+    lost: int
+    by_question: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
 class Plan:
     """Packs in the clips' order; `dropped_subtitle_tokens` of `shortened_clips` are never read."""
 
@@ -54,6 +66,19 @@ class Plan:
     def questions(self) -> int:
         """Of one epoch, those that are asked a second time in words included."""
         return sum(pack.num_asked for pack in self.packs)
+
+    def scaled(self, factor: float) -> Plan:
+        """The plan of so many times as many clips of the same kind."""
+        number = round(factor * len(self.packs))
+        packs = (self.packs * math.ceil(factor))[:number]
+        return Plan(packs, round(factor * self.dropped_subtitle_tokens), round(factor * self.shortened_clips))
+
+    def __add__(self, other: Plan) -> Plan:
+        return Plan(
+            self.packs + other.packs,
+            self.dropped_subtitle_tokens + other.dropped_subtitle_tokens,
+            self.shortened_clips + other.shortened_clips,
+        )
 
     @property
     def longest(self) -> PlannedPack:
@@ -85,26 +110,20 @@ def plan(
     questions_per_pack: int,
     tokens_per_pack: int,
     in_words: int = 0,
+    measured: Sequence[ClipTokens] | None = None,
 ) -> Plan:
-    """Raises InputError for a clip without questions, and for a question longer than a pack or the base allows."""
-    # A tokenizer that cannot name the letters, or end an answer, would leave nothing to learn.
-    most = max((len(question.choices) for clip in clips for question in clip.questions), default=0)
-    encoder.letters(most)
-    letters = [len(answer) for answer in encoder.answers(LETTERS[:most])]
+    """measured: what `measure` says of the clips, where that is known.
+
+    Raises InputError for a clip without questions, and for a question longer than a pack or the base allows.
+    """
     packs: list[PlannedPack] = []
     dropped = shortened = 0
-    for clip in clips:
-        if not clip.questions:
-            raise InputError(f"clip {clip.clip_id!r} has no questions: leave it out.")
-        prefix, lost = encoder.prefix(clip.subtitles)
-        dropped += lost
-        shortened += lost > 0
-        lengths = _lengths(encoder, clip.questions, letters, in_words > 0)
-        longest_id = max(lengths, key=lambda question_id: max(lengths[question_id]))
-        encoder.check_positions(len(prefix) + max(lengths[longest_id]), f"question {longest_id!r} behind its clip")
+    for clip, tokens in zip(clips, measured or measure(clips, encoder, in_words > 0), strict=True):
+        dropped += tokens.lost
+        shortened += tokens.lost > 0
         count = -(-len(clip.questions) // questions_per_pack)
         while True:
-            found = _split(clip, count, len(packs), in_words, lengths, len(prefix))
+            found = _split(clip, count, len(packs), in_words, tokens)
             longest = max(found, key=lambda pack: pack.tokens)
             if longest.tokens <= tokens_per_pack:
                 break
@@ -119,6 +138,27 @@ def plan(
     return Plan(packs, dropped, shortened)
 
 
+def measure(clips: Sequence[ClipQuestions], encoder: Encoder, is_in_words: bool) -> list[ClipTokens]:
+    """The tokens of each clip, which is most of the work of planning.
+
+    Raises InputError for a clip without questions, and for a question longer than the base allows.
+    """
+    # A tokenizer that cannot name the letters, or end an answer, would leave nothing to learn.
+    most = max((len(question.choices) for clip in clips for question in clip.questions), default=0)
+    encoder.letters(most)
+    letters = [len(answer) for answer in encoder.answers(LETTERS[:most])]
+    found = []
+    for clip in clips:
+        if not clip.questions:
+            raise InputError(f"clip {clip.clip_id!r} has no questions: leave it out.")
+        prefix, lost = encoder.prefix(clip.subtitles)
+        lengths = _lengths(encoder, clip.questions, letters, is_in_words)
+        longest_id = max(lengths, key=lambda question_id: max(lengths[question_id]))
+        encoder.check_positions(len(prefix) + max(lengths[longest_id]), f"question {longest_id!r} behind its clip")
+        found.append(ClipTokens(len(prefix), lost, lengths))
+    return found
+
+
 def check_positions(clips: Sequence[ClipQuestions], encoder: Encoder, max_new_tokens: int) -> None:
     """Raises InputError where a question and its answer in words would go beyond what the base knows."""
     for clip in clips:
@@ -129,9 +169,7 @@ def check_positions(clips: Sequence[ClipQuestions], encoder: Encoder, max_new_to
         encoder.check_positions(prefix + longest + max_new_tokens, what)
 
 
-def _split(
-    clip: ClipQuestions, count: int, first: int, in_words: int, lengths: dict[str, tuple[int, int]], prefix: int
-) -> list[PlannedPack]:
+def _split(clip: ClipQuestions, count: int, first: int, in_words: int, measured: ClipTokens) -> list[PlannedPack]:
     """The clip's questions in `count` packs, of which the first has the number `first`."""
     packs: list[PlannedPack] = []
     for questions in pieces(clip.questions, -(-len(clip.questions) // count)):
@@ -139,9 +177,9 @@ def _split(
         with_options = [question for question in questions if not question.is_open]
         chosen = np.random.default_rng(first + len(packs)).permutation(len(with_options))[:in_words]
         again = [with_options[i] for i in chosen]
-        tokens = sum(lengths[question.question_id][0] for question in questions)
-        tokens += sum(lengths[question.question_id][1] for question in again)
-        packs.append(PlannedPack(clip, questions, again, prefix + tokens, prefix))
+        tokens = sum(measured.by_question[question.question_id][0] for question in questions)
+        tokens += sum(measured.by_question[question.question_id][1] for question in again)
+        packs.append(PlannedPack(clip, questions, again, measured.prefix + tokens, measured.prefix))
     return packs
 
 

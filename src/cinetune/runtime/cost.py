@@ -29,6 +29,8 @@ from cinetune.task import description, groups, questions
 from cinetune.task.description import CINEPILE, Published, Task
 from cinetune.task.questions import ClipQuestions, Question
 
+# Above so many clips the tokens of a part of them are counted, and of the longest in any case.
+COUNTED_CLIPS, LONGEST_CLIPS = 512, 32
 CHARACTERS_A_TOKEN = 3.5
 # How many the 7B knows.
 MAX_POSITIONS = 4096
@@ -55,11 +57,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is read in an epoch, and how many clips are trained and validated on."""
+    """What is read in an epoch, and how many clips are trained and validated on.
+
+    counted_clips: of the training's, those whose tokens were counted; `plan` is scaled up from them.
+    """
 
     plan: Plan
     training_clips: int
     validation_clips: int
+    counted_clips: int
 
 
 class GuessedTokenizer:
@@ -103,6 +109,8 @@ def describe(params: Params) -> list[str]:
     # Of data that nothing can stand in for the questions must be here.
     if task.published is None or questions_file.is_file() or version_of(params.data.name, task) is None:
         planned = _plan(params, encoder_of(params, config, tokenizer, task), task)
+        if planned.counted_clips < planned.training_clips:
+            notes.append(counted_note(planned))
     else:
         planned = published_plan(params, config, task)
         notes.append(questions_note(params.data, task))
@@ -115,9 +123,26 @@ def _plan(params: Params, encoder: Encoder, task: Task) -> TrainingPlan:
     train = params.train
     clips = questions.load(params.data.root, "train")
     training_clips, validation_clips = groups.split_groups(clips, train.validation_fraction, train.seed, task.group)
+    longest, rest = _longest_apart(training_clips)
+    evenly = rest[:: -(-len(rest) // COUNTED_CLIPS) or 1]
     limits = train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack
-    plan = planning.plan(training_clips, encoder, *limits)
-    return TrainingPlan(plan, len(training_clips), len(validation_clips))
+    plan = planning.plan(evenly, encoder, *limits).scaled(len(rest) / max(1, len(evenly)))
+    plan += planning.plan(longest, encoder, *limits)
+    return TrainingPlan(plan, len(training_clips), len(validation_clips), len(evenly) + len(longest))
+
+
+def _longest_apart(clips: Sequence[ClipQuestions]) -> tuple[list[ClipQuestions], list[ClipQuestions]]:
+    """A few clips with the longest texts, on which memory depends, and the others; none apart where all are counted."""
+    if len(clips) <= COUNTED_CLIPS:
+        return [], list(clips)
+    by_length = sorted(range(len(clips)), key=lambda number: -_characters(clips[number]))
+    longest = set(by_length[:LONGEST_CLIPS])
+    rest = [clip for number, clip in enumerate(clips) if number not in longest]
+    return [clips[number] for number in sorted(longest)], rest
+
+
+def _characters(clip: ClipQuestions) -> int:
+    return len(clip.subtitles) + sum(len(item.text) + sum(map(len, item.choices)) for item in clip.questions)
 
 
 def base_shape(params: ModelParams) -> tuple[VideoLlavaConfig, Any, bool]:
@@ -146,7 +171,7 @@ def published_plan(params: Params, config: VideoLlavaConfig, task: Task = CINEPI
     validation = round(clips * train.validation_fraction)
     training = clips - validation
     dropped, shortened = one.dropped_subtitle_tokens * training, one.shortened_clips * training
-    return TrainingPlan(Plan(one.packs * training, dropped, shortened), training, validation)
+    return TrainingPlan(Plan(one.packs * training, dropped, shortened), training, validation, training)
 
 
 def _usual_clip(task: Task, published: Published) -> ClipQuestions:
@@ -244,6 +269,13 @@ def base_note(params: ModelParams) -> str:
     return (
         f"{params.base} is not on this machine: the 7B's shape, and a token for {CHARACTERS_A_TOKEN} characters, "
         "stand in for it"
+    )
+
+
+def counted_note(planned: TrainingPlan) -> str:
+    return (
+        f"tokens were counted for {planned.counted_clips} clips evenly taken, the {LONGEST_CLIPS} longest among them, "
+        "and scaled up to all; a training counts them all"
     )
 
 

@@ -65,7 +65,7 @@ def _clip_ids(root: Path, splits: Sequence[str]) -> list[str]:
     """Of all clips with questions, in their order."""
     from cinetune.task import questions
 
-    return list(dict.fromkeys(clip.clip_id for split in splits for clip in questions.load(root, split)))
+    return list(dict.fromkeys(clip_id for split in splits for clip_id in questions.clip_ids_of(root, split)))
 
 
 def describe(params: Params) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ def name_of(row: Mapping[str, Any], task: Task) -> str:
     return f"{name} ({int(year)})" if task.column("year") else str(name)
 
 
+@functools.cache
 def group_key(group: str) -> str:
     """The same for one group, whatever Unicode form, case and spaces its name is written in."""
     return " ".join(unicodedata.normalize("NFKC", group).casefold().split())

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cinetune.errors import InputError, reason_of
 from cinetune.files import text_digest
-from cinetune.task import description
+from cinetune.task import columns, description
 from cinetune.task.checks import check_row, is_open, value
 from cinetune.task.description import CINEPILE, MAPPED, Task
 from cinetune.task.groups import group_key, name_of, spellings
 
+# Kept in the files: questions were written from the one, and links are shown instead of the other.
+NEVER_READ = ("scene", "title")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One question with its options; an open one has none, -1 as its answer, and is answered in `words`."""
 
@@ -88,29 +94,54 @@ def load(root: str | Path, split: str) -> list[ClipQuestions]:
 
     Raises InputError for a missing file, a missing column or the first row that cannot be used.
     """
-    path = file_of(root, split)
+    path, task = file_of(root, split), description.of_folder(root)
+    wanted = {column for name in MAPPED if name not in NEVER_READ and (column := task.column(name))}
+    with _reading(path, task) as file, columns.without_garbage_collection():
+        names = [name for name in file.schema_arrow.names if name in wanted]
+        return _grouped(columns.records(file, names), str(path), task)
+
+
+def clip_ids_of(root: str | Path, split: str) -> list[str]:
+    """The clips of `<root>/questions/<split>.parquet` in the file's order; nothing else of it is read or checked."""
+    task = description.of_folder(root)
+    name = task.column("clip_id")
+    with _reading(file_of(root, split), task) as file:
+        return list(dict.fromkeys(row[name] for row in columns.records(file, [name])))
+
+
+@contextmanager
+def _reading(path: Path, task: Task) -> Iterator[pq.ParquetFile]:
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+        file = pq.ParquetFile(path)
+        _check_columns(file.schema_arrow.names, file.metadata.num_rows, str(path), task)
+        yield file
+    except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is not a Parquet file ({reason_of(error)}): run `dvc pull --force data.dvc`."
         ) from None
-    return clips_of(table, str(path), description.of_folder(root))
 
 
 def clips_of(table: pd.DataFrame, origin: str, task: Task = CINEPILE) -> list[ClipQuestions]:
     """Rows in the columns of a task, grouped by clip; `origin` names them in errors."""
+    _check_columns(table.columns, len(table), origin, task)
+    return _grouped(table.to_dict("records"), origin, task)
+
+
+def _check_columns(names: Collection[str], num_rows: int, origin: str, task: Task) -> None:
     needed = [task.column(name) for name in MAPPED if task.needs(name)]
-    missing = [name for name in needed if name not in table.columns]
+    missing = [name for name in needed if name not in names]
     if missing:
         raise InputError(f"{origin} lacks the column {missing[0]!r}: {', '.join(needed)} are needed.")
-    if table.empty:
+    if not num_rows:
         raise InputError(f"{origin} has no rows: nothing can be trained or evaluated on it.")
+
+
+def _grouped(rows: Iterable[Mapping[str, Any]], origin: str, task: Task) -> list[ClipQuestions]:
     groups: dict[str, str] = {}
     subtitles: dict[str, str] = {}
     about: dict[str, dict[str, Any]] = {}
     questions: dict[str, list[Question]] = {}
-    for number, row in enumerate(table.to_dict("records")):
+    for number, row in enumerate(rows):
         reason = check_row(row, task)
         if reason:
             # A list's text may come in several lines.
@@ -126,7 +157,8 @@ def clips_of(table: pd.DataFrame, origin: str, task: Task = CINEPILE) -> list[Cl
             )
         said = value(row, "subtitles", task)
         subtitles.setdefault(clip_id, said if isinstance(said, str) else "")
-        about.setdefault(clip_id, _about(row, task))
+        if not of_clip:
+            about[clip_id] = _about(row, task)
         of_clip.append(_question(f"{clip_id}-{len(of_clip):03d}", row, task))
     # One spelling of a group stands for all, so that results by group count it once.
     spelling = spellings(groups.values())

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from cinetune.model import planning
 from cinetune.model.encoder import Encoder
 from cinetune.model.packing import Pack, training_pack
+from cinetune.runtime import distributed
 from cinetune.task.questions import ClipQuestions
 
 FramesOf = Callable[[str], np.ndarray]
@@ -39,7 +40,8 @@ class Packs(Dataset):
     ) -> None:
         self.encoder, self.frames_of = encoder, frames_of
         self.shuffle_seed, self.epoch = shuffle_seed, 0
-        self.plan = planning.plan(clips, encoder, questions_per_pack, tokens_per_pack, in_words)
+        measured = _measure_together(clips, encoder, in_words > 0)
+        self.plan = planning.plan(clips, encoder, questions_per_pack, tokens_per_pack, in_words, measured)
         self.items = [(pack.clip, pack.questions) for pack in self.plan.packs]
 
     def begin_epoch(self, epoch: int) -> None:
@@ -57,3 +59,13 @@ class Packs(Dataset):
             questions = [question.reordered(rng.permutation(len(question.choices)).tolist()) for question in questions]
         frames = self.frames_of(planned.clip.clip_id)
         return training_pack(self.encoder, planned.clip, questions, frames, planned.in_words)
+
+
+def _measure_together(clips: Sequence[ClipQuestions], encoder: Encoder, is_in_words: bool) -> list[planning.ClipTokens]:
+    """`planning.measure`, of which each process of a training does its part."""
+    rank, count = distributed.rank(), distributed.count()
+    parts = distributed.gather([planning.measure(clips[rank::count], encoder, is_in_words)])
+    found: dict[int, planning.ClipTokens] = {}
+    for own, part in enumerate(parts):
+        found |= zip(range(own, len(clips), count), part, strict=True)
+    return [found[number] for number in range(len(clips))]
