@@ -43,10 +43,23 @@ def test_help_tells_every_parameter_its_default_and_what_params_yaml_remarks(
         assert remark in said and (not default or (f"[{default}]" in said) == (command != "serve"))
 
 
+def test_help_tells_the_defaults_outside_the_root_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for folder in (ROOT, tmp_path):
+        monkeypatch.chdir(folder)
+        with pytest.raises(SystemExit):
+            parse(["--help"], "train", "")
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] and "[3.0e-3]" in said[1]
+
+
 def test_help_is_whole_where_there_is_no_params_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "CHECKOUT", tmp_path)
     with pytest.raises(SystemExit):
         parse(["--help"], "train", "What it does.")
     assert "--learning_rate" in capsys.readouterr().out

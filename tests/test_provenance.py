@@ -55,12 +55,31 @@ def test_a_folder_that_lacks_files_is_refused_before_dvc_records_what_is_left(re
     assert "lacks 2 of the 5 files" in text and "'clips/1.mp4'" in text and "dvc pull data.dvc" in text
 
 
+def test_an_emptied_folder_is_refused_also_where_dvcs_cache_is_gone(restored: Path) -> None:
+    shutil.rmtree(".dvc/cache")
+    provenance.check_complete("data")
+    for path in restored.rglob("*.mp4"):
+        path.unlink()
+    text = sentence(lambda: provenance.check_complete("data"))
+    assert "lacks 5 of the 5 files" in text and "dvc pull data.dvc" in text
+    shutil.rmtree(restored)
+    assert "lacks 5 of the 5 files" in sentence(lambda: provenance.check_complete("data"))
+
+
 def test_what_dvc_has_recorded_of_a_folder_that_lacks_files_is_refused_as_well(restored: Path) -> None:
     """`dvc repro` by hand rewrites data.dvc before any stage of ours is started."""
     (restored / "clips" / "1.mp4").unlink()
     subprocess.run([*dvc(), "repro", "-q"], check=True, env=environment())
     text = sentence(lambda: provenance.check_complete("data"))
     assert "1 files fewer" in text and "'clips/1.mp4'" in text and "git checkout data.dvc" in text
+
+
+def test_dvc_itself_says_how_far_it_is_and_why_it_cannot_pin(restored: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (restored / "clips" / "new.mp4").write_text("a clip")
+    provenance.dvc_add(restored.relative_to(Path.cwd()))
+    provenance.check_complete("data")
+    assert "for the reason above" in sentence(lambda: provenance.dvc_add(Path("nowhere")))
+    assert "nowhere" in capfd.readouterr().err
 
 
 def test_data_that_was_made_anew_is_taken_as_it_is(restored: Path) -> None:

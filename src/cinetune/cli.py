@@ -27,6 +27,7 @@ from cinetune.params import PARAMS, SECTIONS, Params, wanted
 COMMANDS_ALONE = ("serve", "reproduce", "mini")
 # The file that the loop hands to DVC's stages in the place of params.yaml.
 LOOP_PARAMS = "CINETUNE_LOOP_PARAMS"
+CHECKOUT = Path(__file__).parents[2]
 # Children that a command starts inherit it.
 LOG_LEVEL = "CINETUNE_LOG_LEVEL"
 # What libraries tell on every command and nobody can act on: how it begins, by logger.
@@ -169,9 +170,13 @@ def commands() -> list[str]:
     return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-def written(section: str, params: Path = Path(PARAMS)) -> dict[str, tuple[str, str]]:
-    """Default and remark of each key of a section, as they stand in the file; empty where there is no file."""
-    if not params.is_file():
+def written(section: str) -> dict[str, tuple[str, str]]:
+    """Default and remark of each key of a section, as they stand in params.yaml; empty where there is none.
+
+    Outside a project's root that of the checkout that this code is in.
+    """
+    params = next((path for path in (Path(PARAMS), CHECKOUT / PARAMS) if path.is_file()), None)
+    if params is None:
         return {}
     text = params.read_text(encoding="utf-8")
     lines = re.search(rf"^{section}:.*\n((?:[ #].*\n|\n)*)", text, re.M)

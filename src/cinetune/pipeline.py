@@ -38,6 +38,7 @@ EVALUATION = Path("outputs/evaluation")
 REPORT = Path("outputs/report")
 RUNS = Path("outputs/runs")
 CHECKPOINTS = Path("outputs/checkpoints")
+CLIPS = "clips"
 MAX_NAME_CHARS = 80
 COMPARED = {
     "train": ("epochs", "learning_rate", "lora_rank", "lora_alpha", "clips_per_step", "max_steps", "seed"),
@@ -95,7 +96,7 @@ def started(
     with lifecycle.start(stage, tags_of(params, is_pipeline) | dict(tags or {}), parent, name) as tracked:
         tracked.log_params({"": compared(params, stage), **params.sections(*sections)})
         if is_pipeline:
-            provenance.check_complete(params.data.root)
+            check_data(params)
         for split in splits:
             log_questions(tracked, params, split)
         yield tracked
@@ -109,6 +110,16 @@ def compared(params: Params, stage: str) -> dict[str, Any]:
     """
     values = params.to_dict().get(stage, {})
     return {key.replace("_", " ").capitalize(): values[key] for key in COMPARED.get(stage, ())}
+
+
+def has_frames_alone(params: Params) -> bool:
+    """Whether the clips are elsewhere and their frames are here, pulled from where they were decoded."""
+    return not (Path(params.data.root) / CLIPS).exists() and (FRAMES / "index.parquet").is_file()
+
+
+def check_data(params: Params) -> None:
+    """Raises InputError where files of the data are gone; without any clips their frames are enough."""
+    provenance.check_complete(params.data.root, CLIPS if has_frames_alone(params) else "")
 
 
 def open_frames(params: Params) -> FrameStore:

@@ -47,24 +47,27 @@ def dvc_hash(path: str | Path) -> str | None:
     return outputs[0].get("md5")
 
 
-def check_complete(path: str | Path) -> None:
+def check_complete(path: str | Path, without: str = "") -> None:
     """Raises InputError where files are gone that `<path>.dvc` names, as it is or as it was committed.
 
-    DVC would record what is left instead, each time that a stage which reads the folder is run.
+    DVC would record what is left instead, each time that a stage which reads the folder is run. without: the name of
+    a folder in it that is not needed.
     """
     tracked = Path(f"{path}.dvc")
     if not tracked.is_file():
         return
     written = tracked.read_text(encoding="utf-8")
-    named = _files_named(written)
+    named = _files_named(written, without)
     gone = sorted(name for name in named if not (Path(path) / name).exists())
+    if not named and not without:
+        _check_number(Path(path), tracked, written)
     if gone:
         raise InputError(
             f"{str(path)!r} lacks {len(gone)} of the {len(named)} files that {tracked} names, {gone[0]!r} is one: run "
             f"`dvc pull {tracked}`, or `dvc add {path}` where they are meant to be gone."
         )
     committed = _git("show", f"HEAD:./{tracked.as_posix()}")
-    before = _files_named(committed or "")
+    before = _files_named(committed or "", without)
     lost = sorted(before.items() - named.items())
     if lost and named.items() < before.items():
         raise InputError(
@@ -73,14 +76,28 @@ def check_complete(path: str | Path) -> None:
         )
 
 
-def _files_named(tracked: str) -> dict[str, str]:
+def _check_number(folder: Path, tracked: Path, written: str) -> None:
+    """The same without DVC's cache, which alone knows the files' names: by their number."""
+    output = ((yaml.safe_load(written) or {}).get("outs") or [{}])[0]
+    wanted = int(output.get("nfiles") or 0)
+    there = len(files_of(folder)) if folder.is_dir() else 0
+    if there < wanted:
+        raise InputError(
+            f"{str(folder)!r} lacks {wanted - there} of the {wanted} files that {tracked} names: run `dvc pull "
+            f"{tracked}`, or `dvc add {folder}` where they are meant to be gone."
+        )
+
+
+def _files_named(tracked: str, without: str) -> dict[str, str]:
     """Files of a folder with their hashes, as the text of a .dvc file names them; none where DVC's cache lacks them."""
     outputs = (yaml.safe_load(tracked) or {}).get("outs") or [{}]
     digest = str(outputs[0].get("md5", ""))
     listing = DVC_CACHE / digest[:2] / digest[2:]
     if not digest.endswith(".dir") or not listing.is_file():
         return {}
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text(encoding="utf-8"))}
+    entries = json.loads(listing.read_text(encoding="utf-8"))
+    named = {entry["relpath"]: entry["md5"] for entry in entries}
+    return {name: md5 for name, md5 in named.items() if not without or not name.startswith(f"{without}/")}
 
 
 def check_addable(folder: Path) -> None:
@@ -102,12 +119,16 @@ def check_addable(folder: Path) -> None:
 
 
 def dvc_add(folder: Path) -> None:
-    """Put a folder under DVC's control, or its new content. Raises InputError where DVC cannot."""
+    """Put a folder under DVC's control, or its new content. DVC itself shows progress, and the reason if it cannot.
+
+    Raises InputError then.
+    """
     command = [sys.executable, "-m", "dvc", "add", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     if done.returncode:
-        reason = " ".join(done.stderr.strip().splitlines()[-1:])
-        raise InputError(f"DVC cannot pin {str(folder)!r} ({reason}): the clips are there, `dvc add` it by hand.")
+        raise InputError(
+            f"DVC cannot pin {str(folder)!r}, for the reason above: the clips are there, `dvc add` it by hand."
+        )
 
 
 def stage_outputs(lock: Path = Path("dvc.lock")) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """DVC's pipeline with the values of another file in the place of params.yaml, which stays as it is.
 
-Its stages depend on the base model that comes with the repository only where that is the one that is used, and on
-the data's description of its task where there is one.
+Its stages depend on the base model that comes with the repository only where that is the one that is used, on the
+clips only where those are, and on the data's description of its task where there is one.
 
     python -m cinetune.repro <file>
 
@@ -26,6 +26,7 @@ from dvc.ui import ui
 from cinetune import params as params_module
 from cinetune.files import write_whole
 from cinetune.params import PARAMS
+from cinetune.pipeline import has_frames_alone
 from cinetune.task import description
 
 # What comes with the repository, as dvc.yaml names it.
@@ -56,18 +57,33 @@ def adapted(pipeline: str, has_own_base: bool, task: str | None) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
+def with_frames_as_they_are(pipeline: str) -> str:
+    """dvc.yaml for a machine without clips: the frames stage keeps what dvc.lock says of it, clips included."""
+    content = yaml.safe_load(pipeline)
+    content["stages"]["frames"]["frozen"] = True
+    return yaml.safe_dump(content, sort_keys=False)
+
+
 def main(source: str) -> int:
     """The exit status, as of `dvc repro`."""
     ui.enable()
-    params = Path(source)
-    sources = {Path(PARAMS): params}
-    loaded = params_module.load(params)
-    described = Path(loaded.data.root) / description.FILE
-    has_own_base, task = loaded.model.base == OWN_BASE, described.as_posix() if described.is_file() else None
+    file = Path(source)
+    params, sources = params_module.load(file), {Path(PARAMS): file}
+    stages = PIPELINE.read_text(encoding="utf-8")
+    described = Path(params.data.root) / description.FILE
+    has_own_base, task = params.model.base == OWN_BASE, described.as_posix() if described.is_file() else None
     if not has_own_base or task:
-        sources[PIPELINE] = params.with_name("cinetune-dvc.yaml")
-        pipeline = adapted(PIPELINE.read_text(encoding="utf-8"), has_own_base, task)
-        write_whole(sources[PIPELINE], pipeline.encode())
+        stages = adapted(stages, has_own_base, task)
+    tracked = Path(f"{params.data.root}.dvc")
+    if has_frames_alone(params):
+        stages = with_frames_as_they_are(stages)
+        if tracked.is_file():
+            # DVC would record the folder as it is, without its clips, also where this file is frozen.
+            sources[tracked] = file.with_name("cinetune-data.yaml")
+            write_whole(sources[tracked], b"outs: []\n")
+    if stages != PIPELINE.read_text(encoding="utf-8"):
+        sources[PIPELINE] = file.with_name("cinetune-dvc.yaml")
+        write_whole(sources[PIPELINE], stages.encode())
     try:
         with Repo(".", fs=SubstitutingFileSystem(sources)) as repo:
             repo.reproduce()

@@ -27,7 +27,13 @@ pytestmark = pytest.mark.experience
 
 PROGRAMS = ("git", "mlflow", "python", "make", "sed")
 # What each is made for: GPUs, and gigabytes of one.
-RECIPES = {"cinepile-7b": (1, 80), "cinepile-7b-24gb": (1, 24), "cinepile-7b-multi-gpu": (8, 80), "seed": (1, 80)}
+RECIPES = {
+    "cinepile-7b": (1, 80),
+    "cinepile-v2-7b": (1, 80),
+    "cinepile-7b-24gb": (1, 24),
+    "cinepile-7b-multi-gpu": (8, 80),
+    "seed": (1, 80),
+}
 
 
 def comment_of(recipe: str) -> list[str]:
@@ -102,7 +108,8 @@ def test_a_dry_run_needs_no_hub_and_no_data_and_its_plan_fits_the_gpus(
     assert float(re.search(r"^memory +about ([\d.]+) GB", told, re.M)[1]) < 0.8 * gigabytes
     hours = re.search(rf"([\d.]+) hours on {gpus} H100", told)[1]
     assert f"{float(hours):.2g} to train on" in " ".join(comment_of(recipe))
-    assert "note      'cinepile' holds no questions yet: as many as CinePile v1 trains on" in told
+    root = params_module.load_over(ROOT / f"recipes/{recipe}.yaml", ROOT / "params.yaml").data.root
+    assert f"note      {root!r} holds no questions yet: as many as CinePile v1 trains on" in told
     assert not (tmp_path / "outputs").exists() and not (tmp_path / "mlflow.db").exists()
 
 
@@ -155,3 +162,13 @@ def test_the_demo_of_another_task_draws_its_data_first() -> None:
         "python -m cinetune mini --params recipes/cameras.yaml",
         "mlflow run . --env-manager local -P params=recipes/cameras.yaml",
     ]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_names_one_version_of_the_data_everywhere(recipe: str) -> None:
+    """Questions, folder, label, model and the published results that a report shows beside."""
+    chosen = params_module.load_over(ROOT / f"recipes/{recipe}.yaml", ROOT / "params.yaml")
+    version = chosen.download.questions
+    assert version in ("v1", "v2") and chosen.data.name == f"CinePile-{version}"
+    assert chosen.report.reference == version
+    assert chosen.data.root == chosen.download.data_dir == ("cinepile" if version == "v1" else f"cinepile-{version}")

@@ -278,15 +278,17 @@ def test_one_folder_is_filled_by_one_download_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_the_plan_says_how_long_it_takes_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    params = params_module.load().download
+def test_the_plan_says_how_long_it_takes_and_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    params = dataclasses.replace(params_module.load().download, data_dir=str(tmp_path))
     # YouTube lets guests have about 300 an hour.
     assert 3600 / params.pause_s <= 300
     youtube = [wanted(f"https://youtu.be/aaaaaaaaaa{number}") for number in range(5)] * 60
     files_alone = [wanted("a.mp4", root=Path("/"))]
     monkeypatch.setattr(download, "missing_parts", lambda: ["yt-dlp-ejs", "deno"])
     told, missing = download.plan(youtube, params)
-    assert "300 clips" in told and "about 1.0 hours" in told
+    assert "300 clips" in told and "about 1.0 hours and 3.3 GB; " in told and "GB are free" in told
+    [told, _] = download.plan(youtube, dataclasses.replace(params, pin=True))
+    assert "3.3 GB, 6.5 GB with what DVC copies into its cache" in told
     assert "yt-dlp-ejs and deno" in missing and "yt-dlp[default,deno]" in missing
     assert download.plan(files_alone, params) == []
     assert len(download.plan(many("ok", 3), params)) == 1

@@ -94,3 +94,17 @@ def test_of_many_clips_a_part_is_counted_the_longest_among_them(
     assert part.plan.questions == whole.plan.questions and len(part.plan.packs) == len(whole.plan.packs)
     assert part.plan.tokens == pytest.approx(whole.plan.tokens, rel=0.02)
     assert str(part.counted_clips) in cost.counted_note(part)
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [("cpu", "1e+03 hours on this machine's processors"), ("cuda", "125 hours on 8 GPUs like this machine's")],
+)
+def test_the_time_is_that_of_all_gpus_and_of_one_machine_s_processors(device: str, told: str) -> None:
+    """Eight processes on one machine's processors take turns."""
+    given = PARAMS.override("train", {"processes": 8, "clips_per_step": 8})
+    plan_of_one = cost.TrainingPlan(Plan([PlannedPack(clip("a", 5), clip("a", 5).questions, [], 9, 3)], 0, 0), 1, 1, 1)
+    hours = 1000 * 3600 * cost.SHARE_OF_MATRIX_PRODUCTS * 1e12
+    found = cost.Estimate(cost.schedule(1, given.train), 0, 0, hours)
+    [line] = [line for line in cost.lines(plan_of_one, found, given, device, 1e12, []) if line.startswith("time")]
+    assert told in line and "on 8 H100" in line

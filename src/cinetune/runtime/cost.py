@@ -115,8 +115,9 @@ def describe(params: Params) -> list[str]:
         planned = published_plan(params, config, task)
         notes.append(questions_note(params.data, task))
     found = estimate(planned.plan, size_of(config, params.train.lora_rank), params)
-    speed = matrix_flops(default_device(), params.model.dtype)
-    return lines(planned, found, params, speed, notes)
+    device = default_device()
+    speed = matrix_flops(device, params.model.dtype)
+    return lines(planned, found, params, device, speed, notes)
 
 
 def _plan(params: Params, encoder: Encoder, task: Task) -> TrainingPlan:
@@ -233,12 +234,17 @@ def matrix_flops(device: str, dtype: str, seconds: float = 0.3) -> float:
 
 
 def lines(
-    planned: TrainingPlan, found: Estimate, params: Params, machine_flops: float, notes: Sequence[str]
+    planned: TrainingPlan, found: Estimate, params: Params, device: str, machine_flops: float, notes: Sequence[str]
 ) -> list[str]:
-    """The plan as text, one fact a line; `notes` say what stands in for what."""
-    plan, steps, count = planned.plan, found.schedule, params.train.processes
+    """The plan as text, one fact a line; `notes` say what stands in for what.
 
-    def lasting(flops: float) -> str:
+    machine_flops: of one GPU of this machine, or of its processors together.
+    """
+    plan, steps, processes = planned.plan, found.schedule, params.train.processes
+    here = 1 if device == "cpu" else processes
+    told_here = "this machine's processors" if device == "cpu" else f"{here} GPUs like this machine's"
+
+    def lasting(flops: float, count: int) -> str:
         seconds = found.flops / (SHARE_OF_MATRIX_PRODUCTS * flops * count)
         return f"{seconds / 3600:.3g} hours" if seconds >= 360 else f"{seconds:.2g} seconds"
 
@@ -250,9 +256,9 @@ def lines(
         "steps": f"{steps.steps}, {steps.steps_per_epoch} an epoch, a validation every {steps.validation_interval}",
         "memory": _memory(found, params.train.activation_checkpointing),
         "compute": f"{found.flops:.2g} floating-point operations",
-        "time": f"about {lasting(machine_flops)} on {count} of this machine's devices, at "
+        "time": f"about {lasting(machine_flops, here)} on {told_here}, at "
         f"{SHARE_OF_MATRIX_PRODUCTS} of the {machine_flops / 1e12:.2g} TFLOP/s measured now; "
-        f"{lasting(H100_FLOPS)} on {count} H100",
+        f"{lasting(H100_FLOPS, processes)} on {processes} H100",
     }
     facts = [*sentences.items(), *(("note", sentence) for sentence in notes)]
     return [f"{name:<10}{sentence}" for name, sentence in facts]

@@ -7,6 +7,7 @@ makes all that the stages make, and does again only what has changed. Run it wit
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from cinetune.files import folder_digest, read_json
 from cinetune.model import lookup
 from cinetune.params import Params
 from cinetune.tracking import lifecycle, queries, registry, runs
+
+logger = logging.getLogger(__name__)
 
 
 def run(params: Params) -> None:
@@ -63,11 +66,14 @@ def run(params: Params) -> None:
 
 
 def _check_inputs(params: Params) -> None:
-    loop.pull_missing(params.data.root, ["questions/train.parquet", "questions/test.parquet", "clips"])
+    if pipeline.has_frames_alone(params):
+        logger.info("main: %s has no clips, so their frames are taken as they are.", params.data.root)
+    else:
+        loop.pull_missing(params.data.root, ["questions/train.parquet", "questions/test.parquet", pipeline.CLIPS])
     if not lookup.is_hub_id(params.model.base):
         loop.pull_missing(params.model.base, ["config.json"])
-    for path in (params.data.root, params.model.base):
-        provenance.check_complete(path)
+    pipeline.check_data(params)
+    provenance.check_complete(params.model.base)
 
 
 def _register(params: Params, tracked: runs.Run, file: Path, variables: Mapping[str, str]) -> tuple[str | None, str]:
