@@ -21,6 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 import yaml
+from decode import machine
 from rehearsal import child_environment
 
 from cinetune.data.intake import SCHEMA
@@ -105,10 +106,13 @@ def main() -> None:
         write_questions(Path(folder) / "questions/train.parquet", chosen.rows)
         params = Path(folder) / "params.yaml"
         params.write_text(yaml.safe_dump({"data": {"root": folder, "name": "drawn"}}), encoding="utf-8")
-        print(f"| {chosen.rows} rows | seconds of a core | GB |", "| --- | --- | --- |", sep="\n")
+        print(f"{f'{chosen.rows} rows':<20}{'core s':>12}{'GB':>8}")
+        figures = {}
         for name, code in STEPS.items():
             seconds, gigabytes = measured(code.format(root=folder, params=str(params)))
-            print(f"| {name} | {seconds:.1f} | {gigabytes:.2f} |", flush=True)
+            print(f"{name:<20}{seconds:>12.1f}{gigabytes:>8.2f}", flush=True)
+            figures[f"{name}, seconds"], figures[f"{name}, GB"] = round(seconds, 1), round(gigabytes, 2)
+        print(json.dumps({"benchmark": "questions", "machine": machine(), "figures": figures}))
 
 
 if __name__ == "__main__":

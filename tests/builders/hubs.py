@@ -13,7 +13,9 @@ from urllib.parse import unquote, urlsplit
 from builders.servers import LoopbackServer, SilentHandler, running
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-API = re.compile(r"/api/(?P<repo>(datasets|models)/[^/]+/[^/]+)/(?P<what>tree|revision)/(?P<revision>[^/]+)")
+API = re.compile(
+    r"/api/(?P<repo>(datasets|models)/[^/]+/[^/]+)(/(?P<what>tree|revision)/(?P<revision>[^/]+)(/(?P<folder>.+))?)?"
+)
 FILE = re.compile(r"/(?P<repo>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
 
 
@@ -50,12 +52,17 @@ class _Handler(SilentHandler):
             self._refuse(404, "RepoNotFound", "Repository not found")
         elif repo.startswith("datasets/") and hub.token and self.headers["Authorization"] != f"Bearer {hub.token}":
             self._refuse(401, "GatedRepo", "Access is restricted. Please log in.")
-        elif found["revision"] not in (commit, "main"):
+        elif found["revision"] not in (commit, "main", None):
             self._refuse(404, "RevisionNotFound", "")
         elif found.re is FILE:
             self._file(hub.repos[repo].get(found["name"]), commit)
         elif found["what"] == "tree":
-            self._json([_entry(name, content) for name, content in sorted(hub.repos[repo].items())])
+            folder = f"{found['folder']}/" if found["folder"] else ""
+            files = {name: content for name, content in hub.repos[repo].items() if name.startswith(folder)}
+            if files:
+                self._json([_entry(name, content) for name, content in sorted(files.items())])
+            else:
+                self._refuse(404, "EntryNotFound", "Entry not found")
         else:
             self._json(
                 {"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in sorted(hub.repos[repo])]}

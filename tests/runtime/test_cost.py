@@ -18,7 +18,6 @@ from cinetune.model.sizes import size_of
 from cinetune.params import Params
 from cinetune.runtime import cost
 from cinetune.task import questions
-from cinetune.task.description import CINEPILE
 from cinetune.task.prompts import VIDEO
 
 pytestmark = pytest.mark.training
@@ -85,10 +84,10 @@ def test_of_many_clips_a_part_is_counted_the_longest_among_them(
     given = clips(*[4] * 60)
     given[17] = replace(given[17], subtitles="<subtitle> " + "a very long talk " * 40)
     monkeypatch.setattr(questions, "load", lambda root, split: given)
-    whole = cost._plan(PARAMS, encoder, CINEPILE)
+    whole = cost.training_plan(PARAMS, encoder)
     monkeypatch.setattr(cost, "COUNTED_CLIPS", 10)
     monkeypatch.setattr(cost, "LONGEST_CLIPS", 2)
-    part = cost._plan(PARAMS, encoder, CINEPILE)
+    part = cost.training_plan(PARAMS, encoder)
     assert whole.counted_clips == whole.training_clips == part.training_clips
     assert part.counted_clips <= 12 and part.plan.longest.tokens == whole.plan.longest.tokens
     assert part.plan.questions == whole.plan.questions and len(part.plan.packs) == len(whole.plan.packs)

@@ -108,7 +108,7 @@ def describe(params: Params) -> list[str]:
     task = description.of_folder(params.data.root)
     # Of data that nothing can stand in for the questions must be here.
     if task.published is None or questions_file.is_file() or version_of(params.data.name, task) is None:
-        planned = _plan(params, encoder_of(params, config, tokenizer, task), task)
+        planned = training_plan(params, encoder_of(params, config, tokenizer, task))
         if planned.counted_clips < planned.training_clips:
             notes.append(counted_note(planned))
     else:
@@ -120,8 +120,9 @@ def describe(params: Params) -> list[str]:
     return lines(planned, found, params, device, speed, notes)
 
 
-def _plan(params: Params, encoder: Encoder, task: Task) -> TrainingPlan:
-    train = params.train
+def training_plan(params: Params, encoder: Encoder) -> TrainingPlan:
+    """Of the questions that are here; above COUNTED_CLIPS clips the tokens of a part of them are counted."""
+    train, task = params.train, description.of_folder(params.data.root)
     clips = questions.load(params.data.root, "train")
     training_clips, validation_clips = groups.split_groups(clips, train.validation_fraction, train.seed, task.group)
     longest, rest = _longest_apart(training_clips)
