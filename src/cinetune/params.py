@@ -48,6 +48,7 @@ CountOrZero = Annotated[int, NOT_A_SWITCH, Field(ge=0)]
 Amount = Annotated[float, NOT_A_SWITCH, FINITE, Field(gt=0)]
 AmountOrZero = Annotated[float, NOT_A_SWITCH, FINITE, Field(ge=0)]
 Fraction = Annotated[float, NOT_A_SWITCH, FINITE, Field(gt=0, lt=1)]
+Share = Annotated[float, NOT_A_SWITCH, FINITE, Field(ge=0, le=1)]
 FractionOrZero = Annotated[float, NOT_A_SWITCH, FINITE, Field(ge=0, lt=1)]
 Ablation = Literal[
     "none", "no_frames", "no_subtitles", "neither", "one_frame", "shuffled",
@@ -74,6 +75,12 @@ class ModelParams:
 class PromptParams:
     max_subtitle_tokens: CountOrZero
     truncate: Literal["middle", "end"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TraceParams:
+    evaluated: CountOrZero
+    content: Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -240,6 +247,16 @@ class RegisterParams:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ExportParams:
+    model: str
+    to: Literal["llava", "merged", "adapter"]
+    out: str
+    questions: Count
+    shard_mb: Count
+    push: str
+
+
+@dataclass(frozen=True, config=STRICT)
 class PredictParams:
     model: str
     video: str
@@ -263,6 +280,8 @@ class ServeParams:
     decoders: Count
     decode_timeout_s: Amount
     url_hosts: str
+    # Not among what a registered version keeps from before it was added.
+    trace_share: Share = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -305,6 +324,7 @@ class Params:
     data: DataParams
     model: ModelParams
     prompt: PromptParams
+    trace: TraceParams
     download: DownloadParams
     import_: ImportParams
     frames: FramesParams
@@ -315,6 +335,7 @@ class Params:
     sweep: SweepParams
     report: ReportParams
     register: RegisterParams
+    export: ExportParams
     predict: PredictParams
     serve: ServeParams
     mini: MiniParams
@@ -342,7 +363,8 @@ def _field(section: str) -> str:
 SECTIONS: dict[str, Any] = {name.rstrip("_"): kind for name, kind in get_type_hints(Params).items()}
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 LIMITS = {
-    "greater_than": "above 0", "greater_than_equal": "at least 0", "less_than": "below 1", "finite_number": "finite",
+    "greater_than": "above 0", "greater_than_equal": "at least 0", "less_than": "below 1",
+    "less_than_equal": "at most 1", "finite_number": "finite",
 }  # fmt: skip
 # What makes a version; the rest, and these keys, only say how something was asked for, once.
 MAKING = ("data", "model", "prompt", "frames", "train", "evaluate", "report", "serve")
@@ -444,5 +466,5 @@ def _told_of_key(section: str, key: str, error: ErrorDetails) -> str:
         return f"{section}: parameter {key!r} is missing: give it a value in {PARAMS}."
     kind = kinds[key]
     is_unquoted = kind not in (int, float, bool) and not isinstance(value, str)
-    remedy = ": it is a fraction" if problem == "less_than" else ": put it in quotes" if is_unquoted else ""
+    remedy = ": it is a fraction" if problem.startswith("less_than") else ": put it in quotes" if is_unquoted else ""
     return f"{section}.{key} must be {LIMITS.get(problem) or wanted(kind)}, got {value!r}{remedy}."

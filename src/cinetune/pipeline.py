@@ -26,6 +26,7 @@ from cinetune.task import data_card
 if TYPE_CHECKING:
     from cinetune.artifacts import Adapter, Evaluation
     from cinetune.frames.store import FrameStore
+    from cinetune.runtime.observation import Observation
     from cinetune.tracking.runs import Run, Tracker
 
 logger = logging.getLogger(__name__)
@@ -246,6 +247,22 @@ def evaluate_version(parent: Run, params: Params, split: str, version: str) -> E
     if status:
         raise InputError(f"the evaluation of version {version} ended with status {status}: its reason stands above.")
     return Evaluation.open(RUNS / child / "evaluation", f"version {version}")
+
+
+def write_traces(run: Tracker, params: Params, seen: Sequence[Observation]) -> None:
+    """What `predict` was asked as traces of its run."""
+    from cinetune.tracking import queries
+    from cinetune.tracking.runs import Run
+    from cinetune.tracking.traces import writing
+
+    if not isinstance(run, Run):
+        return
+    # A file may be anybody's.
+    data = "" if Path(params.predict.video).is_file() else params.data.name
+    with writing.told("a trace"):
+        tags, has_content = queries.hashes(params.predict.model), writing.shows_content(params.trace.content, data)
+        for one in seen:
+            writing.write(one, tags, has_content, run.id)
 
 
 def call_below(

@@ -1,7 +1,8 @@
-"""A hub on loopback: the API that huggingface_hub asks for the files of repositories at a commit."""
+"""Hubs on loopback: the API that huggingface_hub asks for files at a commit, and that which takes a model."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -101,3 +102,84 @@ def _entry(name: str, content: bytes) -> dict[str, Any]:
 def serving_hub(repos: Mapping[str, Mapping[str, bytes]]) -> Iterator[Hub]:
     with running(Hub(repos)) as hub:
         yield hub
+
+
+class Shelf(LoopbackServer):
+    """Takes models: `files` by name; `repositories`: with what each was made; `tokens`: that came along."""
+
+    def __init__(self) -> None:
+        super().__init__(_ShelfHandler)
+        self.files: dict[str, bytes] = {}
+        self.repositories: dict[str, dict[str, Any]] = {}
+        self.tokens: set[str] = set()
+        self.refusal = 0
+        self.blobs: dict[str, bytes] = {}
+
+
+class _ShelfHandler(SilentHandler):
+    """The hub's Git LFS way, which huggingface_hub takes where hf_xet is not used."""
+
+    server: Shelf
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        shelf = self.server
+        entries = [_entry(name, content) for name, content in sorted(shelf.files.items())]
+        path = urlsplit(self.path).path
+        siblings = [{"rfilename": entry["path"]} for entry in entries]
+        self._reply(entries if "/tree/" in path else {"id": "model", "sha": COMMIT, "siblings": siblings})
+
+    def do_PUT(self) -> None:
+        self.server.blobs[self.path.rpartition("/")[2]] = self._body()
+        self._reply({})
+
+    def do_POST(self) -> None:
+        shelf, path, body = self.server, urlsplit(self.path).path, self._body()
+        shelf.tokens.add(self.headers.get("Authorization", ""))
+        if shelf.refusal:
+            self._reply({"error": "no"}, shelf.refusal)
+        elif path == "/api/repos/create":
+            asked = json.loads(body)
+            shelf.repositories[f"{asked.get('organization')}/{asked['name']}"] = asked
+            self._reply({"url": f"{shelf.root}/{asked.get('organization')}/{asked['name']}"})
+        elif "/preupload/" in path:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = {True: "lfs", False: "regular"}
+            files = [
+                {"path": name, "uploadMode": modes[name.endswith(".safetensors")], "shouldIgnore": False}
+                for name in names
+            ]
+            self._reply({"files": files})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**wanted, "actions": {"upload": {"href": f"{shelf.root}/blobs/{wanted['oid']}"}}}
+                for wanted in json.loads(body)["objects"]
+            ]
+            self._reply({"transfer": "basic", "objects": objects})
+        elif "/commit/" in path:
+            for line in body.decode().splitlines():
+                self._take(json.loads(line))
+            repo = path.removeprefix("/api/models/").partition("/commit/")[0]
+            self._reply({"success": True, "commitOid": COMMIT, "commitUrl": f"{shelf.root}/{repo}/commit/{COMMIT}"})
+        else:
+            self._reply({"errors": [], "warnings": []})
+
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        value, files = entry["value"], self.server.files
+        if entry["key"] == "file":
+            files[value["path"]] = base64.b64decode(value["content"])
+        elif entry["key"] == "lfsFile":
+            files[value["path"]] = self.server.blobs[value["oid"]]
+        elif entry["key"] == "deletedFile":
+            del files[value["path"]]
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _reply(self, content: Any, status: int = 200) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)

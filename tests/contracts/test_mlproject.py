@@ -15,6 +15,7 @@ pytestmark = pytest.mark.experience
 
 ENTRY_POINTS = (
     "main", "download", "import", "frames", "train", "evaluate", "compare", "study", "sweep", "report", "register",
+    "export",
     "predict", "pretrain",
 )  # fmt: skip
 
@@ -61,7 +62,7 @@ def test_an_entry_point_has_the_keys_of_params_yaml_and_no_defaults_of_its_own(n
 
 def test_params_yaml_is_whole_and_each_section_has_a_reader() -> None:
     assert params.load(ROOT / "params.yaml").to_dict() == read("params.yaml")
-    shared = {"data", "model", "prompt"}
+    shared = {"data", "model", "prompt", "trace"}
     assert set(read("params.yaml")) - shared <= set(cli.commands())
 
 

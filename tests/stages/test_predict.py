@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from builders.films import write_film
@@ -63,3 +64,28 @@ def test_a_question_about_a_film_leaves_answer_and_sheet(
     saved = json.loads((folder / predict.ANSWER).read_text())
     assert saved["answer"] == answer["answer"] and all(4 < time_s < 8 for time_s in saved["times_s"])
     assert (folder / predict.SHEET).is_file()
+
+
+def test_a_question_is_a_trace_of_its_run_with_the_frames(
+    served_folder: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: None
+) -> None:
+    root, given = served_folder
+    write_film(tmp_path / "film.mp4", 4, {})
+    (tmp_path / "data").symlink_to(root / "data")
+    (tmp_path / "base-model").symlink_to(root / "base-model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    values = {"model": str(root / "adapter"), "video": str(tmp_path / "film.mp4"), "question": "Who is it?"}
+    try:
+        answer = predict.run(given.override("predict", values))
+        [trace] = mlflow.MlflowClient().search_traces(locations=["0"])
+    finally:
+        mlflow.set_tracking_uri(None)
+    top = next(span for span in trace.data.spans if span.parent_id is None)
+    assert [span.name for span in trace.data.spans if span is not top] == ["decoding", "reading", "answering"]
+    assert all(span.end_time_ns > span.start_time_ns for span in trace.data.spans)
+    assert top.attributes["answer"] == answer["answer"] and top.attributes["row"]["question"] == "Who is it?"
+    pictures = [part for part in top.inputs["messages"][0]["content"] if part["type"] == "image_url"]
+    assert len(pictures) == given.frames.num_frames
+    assert trace.info.tags["version"] == str(root / "adapter") and trace.info.tags["adapter_sha256"]

@@ -84,6 +84,7 @@ def test_a_version_tells_what_matters_and_holds_the_rest(
         "champion_reason": "there was no champion",
         "data": "CinePile-mini",
         "licence": "Apache-2.0",
+        "prompt": f"{MODEL}-prompt/1",
     }
     origin = registry.read_origin(MODEL, "1", tmp_path / "origin")
     assert {"prompt.hash", "frames.identity", "frames.settings", "data", "base_model"} <= origin.keys()

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import openai
 import pytest
 
@@ -342,6 +343,26 @@ def test_a_version_is_served_by_its_own_code(served_folder: Any, logged: Any, tm
     digest = provenance.source_digest(package=version / "code/cinetune")
     kept = served_folder[0] / "cache/code" / digest / "cinetune"
     assert provenance.source_digest(package=kept) == digest
+
+
+def test_a_share_of_the_questions_becomes_traces(served_folder: Any, logged: Any) -> None:
+    client = mlflow.MlflowClient(logged.store)
+
+    def found() -> list[Any]:
+        return client.search_traces(locations=[experiment.experiment_id for experiment in client.search_experiments()])
+
+    with ours(served_folder, logged, "traced", "--trace_share", "1") as server:
+        answers = server.ask(row(), row(video=upload(served_folder[0], "clip1"), choices=None))
+        until = time.monotonic() + 60
+        while len(found()) < len(answers) and time.monotonic() < until:
+            time.sleep(0.5)
+    traces = found()
+    said = [next(span for span in trace.data.spans if span.parent_id is None) for trace in traces]
+    assert sorted(span.attributes["answer"] for span in said) == sorted(answer["answer"] for answer in answers)
+    steps = {span.name for span in traces[0].data.spans}
+    assert {"fetching", "decoding", "reading", "answering"} <= steps
+    assert all(trace.info.tags["version"] == str(logged.folder) for trace in traces)
+    assert all(len(trace.info.tags["adapter_sha256"]) == 64 for trace in traces)
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_one_sentence(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import mlflow
 import pytest
 
 from builders.refusals import sentence
+from cinetune.task import prompts
+from cinetune.task.description import CINEPILE, Task
 from cinetune.tracking import registry
 
 pytestmark = pytest.mark.serving
@@ -37,3 +39,18 @@ def test_what_is_served_is_told_as_far_as_it_is_known(versions: mlflow.MlflowCli
     assert registry.told(f"models:/{MODEL}/2") == {"model": MODEL, "version": "2"}
     assert registry.told("outputs/model") == {"model": "outputs/model"}
     assert "cannot be read" in sentence(lambda: registry.told(f"models:/{MODEL}/9"))
+
+
+def test_a_template_has_one_version_in_the_prompt_registry_linked_to_each_model(store: mlflow.MlflowClient) -> None:
+    first, second = (store.create_logged_model("0", name=f"m{number}") for number in (1, 2))
+    made = [registry.register_prompt("clips", model.model_uri, CINEPILE) for model in (first, first, second)]
+    assert made == ["clips-prompt/1"] * 3
+    other = Task(instruction="Watch this.", max_choices=3)
+    assert registry.register_prompt("clips", second.model_uri, other) == "clips-prompt/2"
+    held = store.load_prompt("prompts:/clips-prompt/1")
+    assert held.tags["prompt.hash"] == prompts.template_hash()
+    assert held.template.startswith(prompts.ASKING) and {"subtitles", "question", "option_E"} <= held.variables
+    newest = store.load_prompt("prompts:/clips-prompt/2")
+    assert "Watch this." in newest.template and "option_D" not in newest.variables
+    linked = store.get_logged_model(second.model_id).tags
+    assert any("clips-prompt" in value for value in linked.values())

@@ -286,10 +286,24 @@ def test_the_registered_model_has_aliases_a_description_and_its_card(pages: Page
     for text in ("Video-LLaVA fine-tuned on movie scenes: accuracy", "Data and licence", "Results", "Reproducing it"):
         card.get_by_text(text).first.wait_for()
     tags = pages.rows("SELECT key FROM model_version_tags WHERE version = 1 ORDER BY key")
-    assert [key for (key,) in tags] == ["accuracy", "champion_reason", "data", "licence"]
+    assert [key for (key,) in tags] == ["accuracy", "champion_reason", "data", "licence", "prompt"]
     link = card.get_by_role("link", name=pages.run("train")).first.get_attribute("href")
     assert link.endswith(f"#/experiments/0/runs/{pages.run('train')}")
     pages.picture(card, "model")
+
+
+def test_a_trace_shows_the_frames_and_what_was_said(pages: Pages) -> None:
+    run = pages.run("finetuned (evaluate)")
+    query = "SELECT request_id FROM trace_request_metadata WHERE key = 'mlflow.sourceRun' AND value = ?"
+    [(trace,), *_] = pages.rows(query, run)
+    page = pages.open(f"/experiments/0/traces?selectedEvaluationId={trace}")
+    page.get_by_text("Assistant", exact=True).first.wait_for()
+    drawn = "found => found.filter(image => image.src.startsWith('blob:') && image.naturalWidth > 0).length"
+    until(lambda: page.locator("img").evaluate_all(drawn) > 0, page)
+    pages.picture(page, "trace")
+    page.get_by_text("Attributes", exact=True).first.click()
+    for told in ("probabilities", "gold", "choice"):
+        page.get_by_text(told).first.wait_for()
 
 
 def test_reports_charts_and_tables_are_shown_among_the_artifacts(pages: Pages) -> None:

@@ -22,6 +22,8 @@ from cinetune.errors import InputError
 from cinetune.inference import scoring
 from cinetune.inference.scoring import QuestionPrompt, Reading, Reply
 from cinetune.model.encoder import Encoder
+from cinetune.runtime import observation
+from cinetune.runtime.observation import Record
 from cinetune.serving.server.deadline import Deadline
 
 # Attention takes memory by the square of a pack's length, and questions are untrusted.
@@ -56,6 +58,7 @@ class Job:
     subtitles: str
     queries: Sequence[Query]
     deadline: Deadline
+    record: Record | None = field(default_factory=observation.current)
     done: Future[list[Reply | InputError]] = field(default_factory=Future)
 
     @cached_property
@@ -182,21 +185,26 @@ class Engine:
         if not packs:
             return [results.get(number) for number in range(len(queries))]
         self.counts["readings_found" if cached else "readings"] += 1
-        reading = cached or scoring.read_prefix(self._model, encoder, prefix, clip.frames)
-        if cached is None:
+        records = [job.record for job in jobs]
+        if cached:
+            reading = cached
+        else:
+            with observation.span(observation.READING, records):
+                reading = scoring.read_prefix(self._model, encoder, prefix, clip.frames)
             self._readings.put(key, reading)
         for numbers in packs:
             part = [queries[number] for number in numbers]
             if not any(self._is_open(job) for job, _ in part):
                 continue
-            replies = scoring.answer(
-                self._model,
-                encoder,
-                reading.copy(),
-                [query.question for _, query in part],
-                [query.max_new_tokens for _, query in part],
-                lambda place, part=part: self._is_open(part[place][0]),
-            )
+            with observation.span(observation.ANSWERING, records):
+                replies = scoring.answer(
+                    self._model,
+                    encoder,
+                    reading.copy(),
+                    [query.question for _, query in part],
+                    [query.max_new_tokens for _, query in part],
+                    lambda place, part=part: self._is_open(part[place][0]),
+                )
             results |= dict(zip(numbers, replies, strict=True))
             self.counts["packs"] += 1
             self.counts["questions"] += len(part)

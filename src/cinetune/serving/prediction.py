@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cinetune.data import subtitles
 from cinetune.errors import InputError
 from cinetune.params import Params, PredictParams
+from cinetune.runtime import observation
 from cinetune.serving import sources
 from cinetune.serving.sources import CLIP
 from cinetune.task.checks import check_choices
@@ -64,6 +65,11 @@ def read_choices(choices: str, task: Task) -> tuple[str, ...] | None:
 
 def answer(asked: PredictParams, service: Service) -> tuple[ClipFrames, dict[str, Any]]:
     """The frames that were looked at, and the answer as the server would give it."""
+    with observation.recording():
+        return _answer(asked, service)
+
+
+def _answer(asked: PredictParams, service: Service) -> tuple[ClipFrames, dict[str, Any]]:
     from cinetune.frames.decoder import Decoder
     from cinetune.frames.limits import Limits
     from cinetune.frames.sampling import FrameSettings
@@ -72,7 +78,7 @@ def answer(asked: PredictParams, service: Service) -> tuple[ClipFrames, dict[str
     is_clip = asked.video.startswith(CLIP)
     source = sources.read_clip(service.clips_folder, asked.video.removeprefix(CLIP)) if is_clip else Path(asked.video)
     part = (asked.start, asked.end) if asked.start or asked.end else None
-    with Decoder(Limits.of(service.frames)) as decoder:
+    with Decoder(Limits.of(service.frames)) as decoder, observation.span(observation.DECODING):
         clip = decoder.read(source, FrameSettings.of(service.frames), asked.video, part)
     question = QuestionPrompt(asked.question, read_choices(asked.choices, service.task))
     return clip, service.ask(clip, _read_subtitles(asked, service), question)

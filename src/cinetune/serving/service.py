@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cinetune import params as params_module
@@ -36,6 +39,8 @@ from cinetune.model.base import check_frame_size, default_device, load_base
 from cinetune.model.encoder import Encoder, encoder_for, encoder_of
 from cinetune.model.lora import load_adapter
 from cinetune.params import FramesParams, ModelParams, Params, ServeParams
+from cinetune.runtime import observation
+from cinetune.runtime.observation import Observation
 from cinetune.serving import sources
 from cinetune.serving.batching import Clip, Engine, Query
 from cinetune.serving.pools import ClipCache, DecoderPool
@@ -96,6 +101,8 @@ class Service:
         self._image_decoders = DecoderPool(partial(ImageDecoder, bounds, frames.images_per_s), limits.decoders)
         self._url_hosts = [host.strip().lower() for host in limits.url_hosts.split(",") if host.strip()]
         self._cache = ClipCache(limits.cached_clips)
+        # Called with what was seen and answered: of `ask` always, of `answer` with a share of its rows.
+        self.observe: Callable[[Observation], None] | None = None
 
     @classmethod
     def load(cls, adapter: Path, config: Mapping[str, Any], base: Path | None = None) -> Service:
@@ -178,6 +185,10 @@ class Service:
 
         Raises BusyError when the queue is full, and TimeoutError once the deadline has passed.
         """
+        with observation.recording() if self.observe else nullcontext():
+            return self._answer(rows, options, deadline)
+
+    def _answer(self, rows: Sequence[Mapping[str, Any]], options: Options, deadline: Deadline) -> list[dict[str, Any]]:
         results: list[dict[str, Any]] = [{} for _ in rows]
         groups: dict[tuple[str, str], list[tuple[int, _Row]]] = {}
         clips: dict[Shown, Clip | str] = {}
@@ -192,6 +203,7 @@ class Service:
         for group, replies in zip(groups.values(), self.engine.ask(queries, deadline), strict=True):
             for (number, found), reply in zip(group, replies, strict=True):
                 results[number] = _shown(found.query.question, reply, options.scorer)
+                self._tell_share(found, reply, results[number])
         return results
 
     def reply(self, row: Mapping[str, Any], options: Options, deadline: Deadline) -> Reply:
@@ -199,16 +211,46 @@ class Service:
 
         Raises InputError for a row that cannot be answered, BusyError and TimeoutError as `answer` does.
         """
-        found = self._read_row(row, options, deadline, {})
-        [[reply]] = self.engine.ask([(found.clip, found.subtitles, [found.query])], deadline)
-        if isinstance(reply, InputError):
-            raise reply
-        return reply
+        with observation.recording() if self.observe else nullcontext():
+            found = self._read_row(row, options, deadline, {})
+            [[reply]] = self.engine.ask([(found.clip, found.subtitles, [found.query])], deadline)
+            if isinstance(reply, InputError):
+                raise reply
+            self._tell_share(found, reply, _shown(found.query.question, reply, options.scorer))
+            return reply
+
+    def _tell_share(self, found: _Row, reply: Reply | InputError, answer: Mapping[str, Any]) -> None:
+        if self.observe and random.random() < self.limits.trace_share:
+            self._tell(found.query.question, found.subtitles, found.clip.frames, reply, answer)
+
+    def _tell(
+        self,
+        question: QuestionPrompt,
+        subtitles: str,
+        frames: np.ndarray,
+        reply: Reply | InputError,
+        answer: Mapping[str, Any],
+    ) -> None:
+        record = observation.current()
+        if self.observe:
+            self.observe(
+                Observation(
+                    question.question,
+                    question.choices,
+                    subtitles,
+                    frames,
+                    answer,
+                    reply.probabilities if isinstance(reply, Reply) else None,
+                    tuple(record.spans) if record else (),
+                )
+            )
 
     def ask(self, frames: ClipFrames, subtitles: str, question: QuestionPrompt) -> dict[str, Any]:
         """The answer to one question about decoded frames; subtitles beyond the limit are truncated."""
         [reply] = self.replies(frames, subtitles, [question])
-        return self.shown(question, reply)
+        answer = self.shown(question, reply)
+        self._tell(question, subtitles, frames.frames, reply, answer)
+        return answer
 
     def replies(
         self, frames: ClipFrames, subtitles: str, questions: Sequence[QuestionPrompt]
@@ -254,22 +296,24 @@ class Service:
         settings = replace(self._settings, num_frames=num_frames)
         timeout_s = self.limits.decode_timeout_s
         if isinstance(source, tuple):
-            images = sources.read_images(source, self._url_hosts, timeout_s)
+            with observation.span(observation.FETCHING):
+                images = sources.read_images(source, self._url_hosts, timeout_s)
             # Each by itself, for where one ends decides what is shown.
             digests = "".join(hashlib.sha256(image).hexdigest() for image in images)
             digest = f"{text_digest(digests)}-{identity(settings)}"
 
             def decode() -> Clip:
-                with self._image_decoders.borrow(deadline) as decoder:
+                with self._image_decoders.borrow(deadline) as decoder, observation.span(observation.DECODING):
                     return Clip(digest, decoder.read(images, settings).frames)
 
             return self._cache.read(digest, decode, deadline)
         name = source if isinstance(source, str) and source.startswith(sources.CLIP) else None
-        content = sources.read(source, self.clips_folder, self._url_hosts, timeout_s)
+        with observation.span(observation.FETCHING):
+            content = sources.read(source, self.clips_folder, self._url_hosts, timeout_s)
         digest = f"{hashlib.sha256(content).hexdigest()}-{identity(settings)}"
 
         def decode_video() -> Clip:
-            with self._decoders.borrow(deadline) as decoder:
+            with self._decoders.borrow(deadline) as decoder, observation.span(observation.DECODING):
                 return Clip(digest, decoder.read(content, settings, name).frames)
 
         return self._cache.read(digest, decode_video, deadline)

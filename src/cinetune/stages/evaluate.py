@@ -68,6 +68,7 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
                     of_child = tags | {"ablation": name}
                     child = below.enter_context(_started(params, name, tags=of_child, parent=tracked))
                 print(*(f"evaluate: {line}" for line in results.log_evaluation(child, target, evaluation)), sep="\n")
+                results.trace_sample(child, params, evaluation, lambda: pipeline.open_frames(params))
         if len(tables) > 1:
             measured = ablation_effects.measure_for(params, tables, summaries)
             target = folder / f"{subject.label}-ablations"

@@ -3,8 +3,8 @@
 Takes --video (a video file, or clip:<clip_id> of the data), --question, --choices "a|b|c|d|e" for multiple choice,
 --subtitles (an .srt, .vtt, .ass or .txt file, or the words; left out, the video's own track is read) and, of a long
 video, --start and --end in seconds. Makes outputs/runs/<run id>/predict/ with the answer and a sheet of the frames that
-the model was shown, logs both, and prints one line of JSON: answer, choice, confidence, raw, error. Run it with
-`mlflow run . -e predict -P video=film.mp4 -P question="Who leaves first?"`.
+the model was shown, logs both and a trace, and prints one line of JSON: answer, choice, confidence, raw, error. Run it
+with `mlflow run . -e predict -P video=film.mp4 -P question="Who leaves first?"`.
 
 With --table (a CSV, JSON or Parquet file with the columns video, question and choices), --videos (the folder of the
 videos) and --out, all its rows are answered into that file, with a reason for each that cannot be; a run that was
@@ -52,7 +52,9 @@ def run(params: Params) -> dict[str, Any]:
     name = pipeline.run_name("predict", asked.question)
     with lifecycle.start("predict", {"question": asked.question}, name=name) as tracked:
         tracked.log_params(params.sections("predict"))
+        seen: list[Any] = []
         with closing(prediction.open_service(params, queries.load_model)) as service:
+            service.observe = seen.append
             clip, answer = prediction.answer(asked, service)
         target = pipeline.RUNS / tracked.id / "predict"
         with whole_folder(target) as folder:
@@ -60,6 +62,7 @@ def run(params: Params) -> dict[str, Any]:
             question = {"video": asked.video, "question": asked.question, "choices": choices, "times_s": clip.times}
             write_json(folder / ANSWER, question | answer)
         tracked.log_artifacts(target, "predict")
+        pipeline.write_traces(tracked, params, seen)
         tracked.set_tags({"answer": answer["answer"]})
         tracked.describe(f"> {asked.question}\n\n{answer['answer']}")
         logger.info("predict: the frames that were looked at: %s", target / SHEET)

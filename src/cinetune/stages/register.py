@@ -90,7 +90,8 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
         tracked.log_model_metrics(info.model_id, metrics.mlflow_metrics(summary), dataset)
     registry.describe_model(name, DESCRIPTION.format(name=name, subject=adapter.task.subject))
     # The rest is in the card, and whole in the version's origin.json.
-    tags = {"accuracy": model_card.accuracy(summary), "data": params.data.name, "licence": licence}
+    prompt = registry.register_prompt(name, info.model_uri, adapter.task)
+    tags = {"accuracy": model_card.accuracy(summary), "data": params.data.name, "licence": licence, "prompt": prompt}
     return registry.create_version(name, info.model_uri, adapter.digest, tags)
 
 

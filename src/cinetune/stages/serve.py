@@ -13,6 +13,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cinetune import cli
 from cinetune.errors import InputError
@@ -48,4 +49,16 @@ def run(model_uri: str, host: str, port: int, changed: dict[str, str]) -> None:
             version_code.start(other, ["serve", fixed, "--host", host, "--port", str(port), *flags])
         told = registry.told(fixed)
         logger.info("serving %s", ", ".join(f"{key} {value}" for key, value in told.items()))
-        listener.serve(lambda: queries.load_model(fixed), socket, changed, told)
+        listener.serve(lambda: _load(fixed), socket, changed, told)
+
+
+def _load(model_uri: str) -> Any:
+    """The version's pyfunc, observed where a share of its questions is to become traces."""
+    from cinetune.tracking.traces.writing import Writer
+
+    loaded = queries.load_model(model_uri)
+    service = loaded.unwrap_python_model().service
+    if service.limits.trace_share:
+        service.observe = Writer(queries.hashes(model_uri)).observe
+        logger.info("a share of %g of the questions becomes traces", service.limits.trace_share)
+    return loaded

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cinetune import provenance
+from cinetune.artifacts import Adapter
 from cinetune.provenance import PACKAGE
 from cinetune.tracking.runs import MAX_TAG_CHARS, Run, Tracker
 from cinetune.tracking.store import open_store, reaching
@@ -62,6 +63,19 @@ def fixed(uri: str) -> str:
         return uri
     with reaching(f"model {uri!r} cannot be loaded"):
         return f"models:/{name}/{open_store().get_model_version_by_alias(name, alias).version}"
+
+
+def hashes(model: str) -> dict[str, str]:
+    """The version at an address, or the adapter in a folder, and the hashes of what decides its answers."""
+    if Path(model).is_dir() and not (Path(model) / "MLmodel").is_file():
+        return {"version": model, "adapter_sha256": Adapter.open(model).digest}
+    open_store()
+    from mlflow.models import get_model_info
+
+    version = fixed(model)
+    with reaching(f"model {version!r} cannot be read"):
+        found = get_model_info(version).metadata or {}
+    return {"version": version, **{name: str(value) for name, value in found.items()}}
 
 
 def load_model(uri: str) -> Any:

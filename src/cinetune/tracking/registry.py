@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from cinetune.errors import InputError
+from cinetune.task import prompts
+from cinetune.task.description import Task
 from cinetune.tracking.queries import fetch
 from cinetune.tracking.store import deferred_signals, file_of_store, open_store, reaching, store_errors
 from cinetune.tracking.ui import NOTE_TAG
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 # A logged model's parameter and, on versions of earlier releases, their tag: sha256 of the adapter's files.
 DIGEST = "adapter_digest"
 LOGGED = "models:/"
+PROMPT_HASH = "prompt.hash"
 ADDRESS = r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))"
 # In a version: what it was made from, and what it answered.
 ORIGIN, EVALUATION = "artifacts/origin.json", "artifacts/evaluation"
@@ -117,6 +120,31 @@ def create_version(name: str, model_uri: str, digest: str, tags: Mapping[str, st
         if first != str(made.version):
             open_store().delete_model_version(name, made.version)
         return first
+
+
+def register_prompt(name: str, model_uri: str, task: Task) -> str:
+    """The version in the prompt registry of a task's template, linked to a logged model that was made with it.
+
+    A template whose hash has a version already gets no second one.
+    """
+    prompt, digest = f"{name}-prompt", prompts.template_hash(task)
+    # Places as the registry writes them: {{option_A}} for {option A}.
+    places = re.compile(r"\{([^{}]+)\}")
+    texts = {
+        key: places.sub(lambda place: f"{{{{{place[1].replace(' ', '_')}}}}}", text)
+        for key, text in prompts.template(task).items()
+    }
+    with reaching(), deferred_signals():
+        client = open_store()
+        known = client.search_prompt_versions(prompt) if client.get_prompt(prompt) else []
+        found = next((held for held in known if held.tags.get(PROMPT_HASH) == digest), None)
+        if found is None:
+            # Of questions without options.
+            others = {"open_suffix": texts.pop("open_suffix")}
+            tags = {PROMPT_HASH: digest, **others}
+            found = client.register_prompt(prompt, "".join(texts.values()), f"The template of hash {digest}", tags)
+        client.link_prompt_version_to_model(prompt, str(found.version), model_uri.removeprefix(LOGGED))
+        return f"{prompt}/{found.version}"
 
 
 def describe_model(name: str, text: str) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cinetune.artifacts import Evaluation
 from cinetune.evaluation import ablation_effects, comparison, metrics
 from cinetune.inference.server import results
+from cinetune.params import Params
 from cinetune.report import comparison_report
-from cinetune.tracking.runs import Tracker
+from cinetune.task import questions
+from cinetune.tracking.runs import Run, Tracker
+from cinetune.tracking.traces import sampling, writing
+
+if TYPE_CHECKING:
+    from cinetune.frames.store import FrameStore
 
 
 def log_evaluation(run: Tracker, target: Path, evaluation: Evaluation) -> list[str]:
@@ -26,6 +32,20 @@ def log_evaluation(run: Tracker, target: Path, evaluation: Evaluation) -> list[s
         said.append(f"{target}: {results.told(server)}.")
     run.describe("\n".join(f"- {line}" for line in said))
     return said
+
+
+def trace_sample(run: Tracker, params: Params, evaluation: Evaluation, open_frames: Callable[[], FrameStore]) -> None:
+    """Some questions of an evaluation of a model, shown all there is, as traces of its run."""
+    is_of_model = evaluation.made_from.get("base_digest") and not evaluation.summary["ablation"]
+    if not isinstance(run, Run) or not is_of_model or not params.trace.evaluated:
+        return
+    table = sampling.choose(evaluation.predictions, params.trace.evaluated, params.evaluate.seed)
+    clips, store = questions.load(params.data.root, params.evaluate.split), open_frames()
+    tags = {"evaluated": params.evaluate.model}
+    tags |= {name: value for name, value in evaluation.made_from.items() if isinstance(value, str)}
+    with writing.told("the traces of some questions"):
+        has_content = writing.shows_content(params.trace.content, params.data.name)
+        sampling.write_sample(table, clips, lambda clip_id: store.read(clip_id).frames, tags, has_content, run.id)
 
 
 def log_ablations(run: Tracker, target: Path, measured: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ def open_store() -> MlflowClient:
     import mlflow
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    for name in ("mlflow.store", "mlflow.tracking", "mlflow.system_metrics"):
+    for name in ("mlflow.store", "mlflow.tracking", "mlflow.tracing", "mlflow.system_metrics"):
         logging.getLogger(name).setLevel(logging.WARNING)
     uri = mlflow.get_tracking_uri()
     with reaching():

@@ -1,0 +1,1 @@
+"""Questions as MLflow traces, and what people said of them."""
