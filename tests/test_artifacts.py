@@ -15,8 +15,8 @@ from cinetune import artifacts
 from cinetune import params as params_module
 from cinetune.artifacts import Adapter, Evaluation
 from cinetune.frames.sampling import FrameSettings
-from cinetune.task import prompts
-from cinetune.task.description import CINEPILE
+from cinetune.task import description, prompts
+from cinetune.task.description import CINEPILE, Task
 from cinetune.training import session
 
 pytestmark = pytest.mark.evaluation
@@ -167,3 +167,18 @@ def test_an_evaluation_of_another_base_prompt_or_choice_of_frames_does_not_speak
     recorded.check_of(adapter, PARAMS, measured)
     said = sentence(lambda: recorded.check_of(adapter, PARAMS, measured | {name: "another"}))
     assert f"was made with another {artifacts.MEASURED[name]}" in said
+
+
+def test_an_adapter_keeps_its_task_and_is_asked_no_questions_of_another_prompt(tmp_path: Path) -> None:
+    own = Task(group="camera", max_choices=4, subtitles=False)
+    for name, task in (("own", own), ("cinepile", CINEPILE)):
+        with artifacts.writing_adapter(tmp_path / name, session.settings_of(PARAMS), {"steps": 3}, task) as folder:
+            for file in (artifacts.CONFIG, artifacts.WEIGHTS):
+                (folder / file).write_text("{}")
+    adapter = Adapter.open(tmp_path / "own")
+    assert adapter.task == own and Adapter.open(tmp_path / "cinepile").task == CINEPILE
+    # Adapters of CinePile's are as they were before there were other tasks.
+    assert not (tmp_path / "cinepile" / description.FILE).exists()
+    adapter.check_settings(PARAMS, own)
+    assert "another prompt" in sentence(lambda: adapter.check_settings(PARAMS, CINEPILE))
+    assert "another prompt" in sentence(lambda: Adapter.open(tmp_path / "cinepile").check_settings(PARAMS, own))
