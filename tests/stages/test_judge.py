@@ -29,6 +29,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     from cinetune.artifacts import writing_adapter
     from cinetune.model.base import load_base
     from cinetune.model.lora import attach_lora, save_adapter
+    from cinetune.task.description import CINEPILE
 
     made = make_project(tmp_path_factory.mktemp("judged") / "project")
     add_inputs(made, {"mini": {"test_films": 2, "clips_per_film": 2}})
@@ -41,7 +42,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.2)
-    with writing_adapter(made.root / "adapter", params.sections("model", "prompt", "frames"), {}) as folder:
+    settings = params.sections("model", "prompt", "frames")
+    with writing_adapter(made.root / "adapter", settings, {}, CINEPILE) as folder:
         save_adapter(adapted, folder)
     return made
 
