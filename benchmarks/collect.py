@@ -17,7 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("decode", "storage", "throughput", "scaling", "rehearsal", "evaluation", "serve_load", "questions")
+SCRIPTS = (
+    "decode",
+    "storage",
+    "throughput",
+    "scaling",
+    "rehearsal",
+    "evaluation",
+    "serve_load",
+    "questions",
+    "importing",
+)
 BY_NAME = ("accuracy",)
 
 

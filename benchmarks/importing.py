@@ -1,6 +1,6 @@
 """Time and memory of importing many questions: rows, checks, links of files and the tables that are written.
 
-python benchmarks/importing.py [--questions 100000] [--clips 5000]
+    python benchmarks/importing.py [--questions 100000] [--clips 5000]
 
 The videos are hard links to one small file: what is measured is everything but cutting.
 """
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import resource
 import tempfile
 import time
 from pathlib import Path
+
+from decode import machine
 
 from cinetune.data.importing import importer
 from cinetune.params import ImportParams
@@ -56,9 +59,10 @@ def main() -> None:
         wall_s, cpu_s = time.monotonic() - began, time.process_time() - used
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     counts = ", ".join(f"{split} {of['questions']}" for split, of in found["splits"].items())
-    print(
-        f"{found['rows']} rows over {asked.clips} clips ({counts}): {wall_s:.1f} s, {cpu_s:.1f} s CPU, {memory:.2f} GB"
-    )
+    print(f"{found['rows']} rows over {asked.clips} clips ({counts})")
+    print(f"{wall_s:.1f} s, of the processor {cpu_s:.1f} s, {memory:.2f} GB")
+    figures = {"seconds": round(wall_s, 1), "core seconds": round(cpu_s, 1), "GB": round(memory, 2)}
+    print(json.dumps({"benchmark": "importing", "machine": machine(), "figures": figures}))
 
 
 if __name__ == "__main__":
