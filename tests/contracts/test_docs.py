@@ -116,7 +116,7 @@ def check_mlflow(words: list[str]) -> None:
             assert flag == "--env-manager" and value in ("local", "uv", "virtualenv", "conda"), flag
     assert set(given) <= set(project[entry]["parameters"])
     # A file that the reader is told to make, or that a run made.
-    if given.get("params", "").startswith(("mine.yaml", "outputs/runs/RUN_ID")):
+    if given.get("params", "").startswith(("mine.yaml", "mydata.yaml", "outputs/runs/RUN_ID")):
         del given["params"]
     parse([word for name, text in given.items() for word in (f"--{name}", text)], entry, "")
 
