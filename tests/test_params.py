@@ -26,7 +26,7 @@ MAY_BE_ZERO = {
     "train.warmup_fraction", "train.weight_decay", "train.lora_dropout", "train.seed", "evaluate.seed",
     "evaluate.server_rate", "compare.seed", "train.open_questions_per_pack", "train.checkpoint_minutes",
     "register.margin", "register.category_margin",
-    "register.max_missing", "prompt.max_subtitle_tokens", "mini.seed",
+    "register.max_missing", "serve.trace_share", "trace.evaluated", "prompt.max_subtitle_tokens", "mini.seed",
     "pretrain.drill_steps", "pretrain.text_steps", "pretrain.apart_steps", "pretrain.steps", "pretrain.decay_fraction",
     "pretrain.seed", "train.max_steps", "train.early_stopping_patience", "sweep.seed",
     "predict.start", "predict.end", "serve.cached_prefix_mb", "import.test_fraction", "import.seed",

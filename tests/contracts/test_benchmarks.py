@@ -93,6 +93,5 @@ def test_tables_are_collected_between_their_marks_and_the_rest_stays(
 def test_every_benchmark_is_collected() -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"collect", "footage", "parity"}
     source = (ROOT / "benchmarks/collect.py").read_text(encoding="utf-8")
-    assert scripts == {
-        name for line in re.findall(r"^(?:SCRIPTS|BY_NAME) = (.*)$", source, re.M) for name in re.findall(r"\w+", line)
-    }
+    found = re.findall(r"^(?:SCRIPTS|BY_NAME) = \((.*?)\)$|^SCRIPTS = \((.*?)^\)", source, re.M | re.S)
+    assert scripts == {name for lines in found for line in lines for name in re.findall(r"\w+", line)}

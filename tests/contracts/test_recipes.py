@@ -22,6 +22,7 @@ from cinetune.evaluation.published import published
 from cinetune.model.sizes import size_of
 from cinetune.runtime import cost, distributed
 from cinetune.stages import train
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.experience
 
@@ -83,8 +84,8 @@ def test_the_copy_that_a_recipe_says_how_to_make_is_the_same_with_the_licence_ac
     original, copy = (
         params_module.load_over(path, ROOT / "params.yaml") for path in (ROOT / f"recipes/{recipe}.yaml", made)
     )
-    assert licences.of_data(copy.data.name, copy.register.accept_licence) == licences.CINEPILE
-    assert copy == original.override("register", {"accept_licence": licences.CINEPILE})
+    assert licences.of_data(copy.data.name, copy.register.accept_licence) == CINEPILE.licence
+    assert copy == original.override("register", {"accept_licence": CINEPILE.licence})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

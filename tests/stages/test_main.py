@@ -61,7 +61,7 @@ def one_sentence(stdout: str, stderr: str) -> str:
         (["compare", "--scorer", "fair"], ["compare.scorer", "'fair'", "lenient"]),
         (["predict", "--question", "Who?"], ["predict.video"]),
         (["predict", "--video", "nowhere.mp4", "--question", "Who?"], ["'nowhere.mp4'", "does not exist"]),
-        (["predict", "--video", "clip:a", "--question", "Who?", "--choices", "a|b|c|d"], ["got 4", "|"]),
+        (["predict", "--video", "clip:a", "--question", "Who?", "--choices", "a"], ["got 1", "|"]),
         (["predict", "--video", "clip:a"], ["predict.question"]),
         (["paint"], ["'paint'", "train"]),
     ],

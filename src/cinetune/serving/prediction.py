@@ -75,12 +75,12 @@ def _answer(asked: PredictParams, service: Service) -> tuple[ClipFrames, dict[st
     from cinetune.frames.sampling import FrameSettings
     from cinetune.inference.scoring import QuestionPrompt
 
+    question = QuestionPrompt(asked.question, read_choices(asked.choices, service.task))
     is_clip = asked.video.startswith(CLIP)
     source = sources.read_clip(service.clips_folder, asked.video.removeprefix(CLIP)) if is_clip else Path(asked.video)
     part = (asked.start, asked.end) if asked.start or asked.end else None
     with Decoder(Limits.of(service.frames)) as decoder, observation.span(observation.DECODING):
         clip = decoder.read(source, FrameSettings.of(service.frames), asked.video, part)
-    question = QuestionPrompt(asked.question, read_choices(asked.choices, service.task))
     return clip, service.ask(clip, _read_subtitles(asked, service), question)
 
 

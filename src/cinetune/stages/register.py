@@ -1,9 +1,9 @@
 """Make the adapter a version of the registered model, and champion when it is no worse than the one before.
 
 Takes the adapter (outputs/adapter/) and its evaluation (outputs/evaluation/finetuned/); makes a version of
-`register.name` with the alias `challenger`, and `champion` when it has earned it. An adapter that is registered already
-gets no second version. Run it with `mlflow run . -e register`; `-P force=true` makes it champion whatever the
-comparison says, `-P rollback=true` gives champion back to the version before, or to that of `-P version=`.
+`register.name`, the `challenger`, and `champion` when it has earned it. An adapter gets one version. Run it with
+`mlflow run . -e register`; `-P force=true` makes it champion whatever the comparison says, `-P rollback=true` gives
+champion back to the version before, or to that of `-P version=`.
 """
 
 from __future__ import annotations
@@ -43,10 +43,8 @@ def run(params: Params) -> str:
             raise InputError("register writes to MLflow and nothing else: unset CINETUNE_UNTRACKED.")
         tracked.log_params(params.sections(*SECTIONS))
         with registry.one_registration():
-            if chosen.rollback:
-                version, said = promotion.roll_back(chosen.name, chosen.version)
-            else:
-                version, said = _register(params, tracked)
+            back = chosen.rollback
+            version, said = promotion.roll_back(chosen.name, chosen.version) if back else _register(params, tracked)
         tracked.set_tags({"version": version})
         tracked.rename(pipeline.run_name("roll back" if chosen.rollback else "register", f"version {version}"))
         tracked.describe(f"[{chosen.name}](#/models/{chosen.name}/versions/{version}): {said}")
@@ -89,8 +87,8 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
         dataset = pipeline.log_questions(tracked, params, summary["split"])
         tracked.log_model_metrics(info.model_id, metrics.mlflow_metrics(summary), dataset)
     registry.describe_model(name, DESCRIPTION.format(name=name, subject=adapter.task.subject))
-    # The rest is in the card, and whole in the version's origin.json.
     prompt = registry.register_prompt(name, info.model_uri, adapter.task)
+    # The rest is in the card, and whole in the version's origin.json.
     tags = {"accuracy": model_card.accuracy(summary), "data": params.data.name, "licence": licence, "prompt": prompt}
     return registry.create_version(name, info.model_uri, adapter.digest, tags)
 
