@@ -295,28 +295,24 @@ class Service:
     def _decode(self, source: Shown, num_frames: int, deadline: Deadline) -> Clip:
         settings = replace(self._settings, num_frames=num_frames)
         timeout_s = self.limits.decode_timeout_s
-        if isinstance(source, tuple):
-            with observation.span(observation.FETCHING):
-                images = sources.read_images(source, self._url_hosts, timeout_s)
-            # Each by itself, for where one ends decides what is shown.
-            digests = "".join(hashlib.sha256(image).hexdigest() for image in images)
-            digest = f"{text_digest(digests)}-{identity(settings)}"
-
-            def decode() -> Clip:
-                with self._image_decoders.borrow(deadline) as decoder, observation.span(observation.DECODING):
-                    return Clip(digest, decoder.read(images, settings).frames)
-
-            return self._cache.read(digest, decode, deadline)
-        name = source if isinstance(source, str) and source.startswith(sources.CLIP) else None
+        content: Any  # The bytes of a video, or of each image.
+        decoders: DecoderPool[Any]
         with observation.span(observation.FETCHING):
-            content = sources.read(source, self.clips_folder, self._url_hosts, timeout_s)
-        digest = f"{hashlib.sha256(content).hexdigest()}-{identity(settings)}"
+            if isinstance(source, tuple):
+                content, decoders = sources.read_images(source, self._url_hosts, timeout_s), self._image_decoders
+                # Each by itself, for where one ends decides what is shown.
+                digest = text_digest("".join(hashlib.sha256(image).hexdigest() for image in content))
+            else:
+                content = sources.read(source, self.clips_folder, self._url_hosts, timeout_s)
+                digest, decoders = hashlib.sha256(content).hexdigest(), self._decoders
+        name = source if isinstance(source, str) and source.startswith(sources.CLIP) else None
+        key = f"{digest}-{identity(settings)}"
 
-        def decode_video() -> Clip:
-            with self._decoders.borrow(deadline) as decoder, observation.span(observation.DECODING):
-                return Clip(digest, decoder.read(content, settings, name).frames)
+        def decode() -> Clip:
+            with decoders.borrow(deadline) as decoder, observation.span(observation.DECODING):
+                return Clip(key, decoder.read(content, settings, name).frames)
 
-        return self._cache.read(digest, decode_video, deadline)
+        return self._cache.read(key, decode, deadline)
 
 
 def limits_of(config: Mapping[str, Any]) -> ServeParams:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,7 +20,6 @@ import pyarrow.json
 import pyarrow.parquet
 from tqdm import tqdm
 
-from cinetune.data import subtitles
 from cinetune.data.importing import records, sources
 from cinetune.data.importing.library import Library, Video
 from cinetune.data.importing.records import Record
@@ -86,8 +84,7 @@ class Table:
 
     def __init__(self, questions: str, videos: str, task: Task) -> None:
         """Raises InputError for files that cannot be read; a row that cannot be asked gets a reason."""
-        _, path = sources.split_of(questions.split("|")[0])
-        self._library = Library(Path(videos) if videos else path.parent)
+        self._library = Library(sources.videos_folder(videos, questions))
         self._task = task
         self.rows: list[dict[str, Any]] = []
         self.groups = self._group(questions)
@@ -141,7 +138,7 @@ class Table:
                 if record.choices and (reason := check_choices(record.choices, self._task)):
                     raise InputError(reason)
                 video = self._library.find(record.video)
-                group = (video, record.start_s, record.end_s, self._words(record))
+                group = (video, record.start_s, record.end_s, self._library.words(record))
             except InputError as error:
                 self.rows[number] |= {"answer": "", "raw": "", "error": f"{str(error).removesuffix('.')}."}
                 continue
@@ -149,12 +146,6 @@ class Table:
             self.rows[number] |= {"choices": list(record.choices), "expected": told}
             groups.setdefault(group, []).append(record)
         return [Asked(*group, tuple(found)) for group, found in groups.items()]
-
-    def _words(self, record: Record) -> str:
-        if not record.subtitles.lower().endswith(subtitles.SUFFIXES) or "\n" in record.subtitles:
-            return record.subtitles
-        path = self._library.file(record.subtitles, "subtitles")
-        return subtitles.read_file(path, record.start_s, record.end_s or math.inf)
 
 
 def check_out(asked: PredictParams) -> Path:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from cinetune.data import links, subtitles
+from cinetune.data import links
 from cinetune.data.importing.cuts import Cutter
 from cinetune.data.importing.library import Library, Video, clip_id
 from cinetune.data.importing.records import Record
@@ -48,7 +48,7 @@ class Clips:
             try:
                 link = linked.get(record.video)
                 video = self._library.find(record.video) if link is None else _of_link(link, fetched[link.url])
-                yield Placed(self._with_words(record), video, self._put(video, record))
+                yield Placed(record._replace(subtitles=self._library.words(record)), video, self._put(video, record))
             except InputError as error:
                 reject(record.number, str(error))
 
@@ -82,13 +82,6 @@ class Clips:
                 if link.kind != "file":
                     found[name] = link
         return found
-
-    def _with_words(self, record: Record) -> Record:
-        """With the words of its subtitles where it names a file of them."""
-        if not record.subtitles.lower().endswith(subtitles.SUFFIXES) or "\n" in record.subtitles:
-            return record
-        path = self._library.file(record.subtitles, "subtitles")
-        return record._replace(subtitles=subtitles.read_file(path, record.start_s, record.end_s or float("inf")))
 
     def _put(self, video: Video, record: Record) -> str:
         """The clip's id, once it is there. Raises InputError where it cannot be."""

@@ -72,7 +72,7 @@ def run(params: ImportParams, fetch: Fetch, timeout_s: float) -> Imported:
     rows = Rows()
     taken = rows.read(params)
     with whole_folder(target) as folder, Cutter(timeout_s) as cutter:
-        clips = Clips(Library(videos_folder(params)), folder / "clips", cutter)
+        clips = Clips(Library(sources.videos_folder(params.videos, params.questions)), folder / "clips", cutter)
         placed = list(clips.place(taken, fetch, rows.reject))
         kept = judge(placed, rows)
         by_split = divide(kept, params, rows)
@@ -96,11 +96,6 @@ def claim(params: ImportParams) -> Path:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / REPORT).is_file():
         raise InputError(f"import.out {params.out!r} holds what import has not put there: name another folder.")
     return folder
-
-
-def videos_folder(params: ImportParams) -> Path:
-    """Where names of videos begin: the folder given, or that of the first question file."""
-    return Path(params.videos) if params.videos else sources.split_of(params.questions.split("|")[0])[1].parent
 
 
 def name_of(params: ImportParams) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
@@ -10,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from cinetune.data import subtitles
+from cinetune.data.importing.records import Record
 from cinetune.errors import InputError
 from cinetune.files import text_digest
 from cinetune.frames.images.listing import SUFFIXES as IMAGE_SUFFIXES
@@ -87,7 +90,7 @@ class Library:
             raise InputError(f"video {name!r} is empty")
         return Video(path, unicodedata.normalize("NFC", path.relative_to(self._root).as_posix()), is_folder)
 
-    def file(self, name: str, what: str) -> Path:
+    def _file(self, name: str, what: str) -> Path:
         """Any other file below the folder. Raises InputError for one that is not there or leads outside."""
         try:
             path = (self._root / name).resolve(strict=True)
@@ -96,6 +99,13 @@ class Library:
         if not path.is_relative_to(self._root) or not path.is_file():
             raise InputError(f"{what} {name!r} are no file in {self._told!r}")
         return path
+
+    def words(self, record: Record) -> str:
+        """A record's subtitles, read from the file below the folder where it names one."""
+        if not record.subtitles.lower().endswith(subtitles.SUFFIXES) or "\n" in record.subtitles:
+            return record.subtitles
+        path = self._file(record.subtitles, "subtitles")
+        return subtitles.read_file(path, record.start_s, record.end_s or math.inf)
 
     def count_others(self, used: Collection[Path]) -> int:
         """How many videos there are beside these."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from cinetune.data.importing import layouts
 from cinetune.data.importing.records import COLUMNS, REQUIRED
+from cinetune.data.sources import formats
 from cinetune.data.sources.formats import Row
 from cinetune.data.sources.rows import READERS
-from cinetune.errors import InputError, reason_of
+from cinetune.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 # What others call them.
@@ -72,14 +70,15 @@ def split_of(source: str) -> tuple[str, Path]:
     return split, path
 
 
+def videos_folder(videos: str, questions: str) -> Path:
+    """Where names of videos begin: the folder given, or that of the first question file."""
+    return Path(videos) if videos else split_of(questions.split("|")[0])[1].parent
+
+
 def _rows(path: Path, layout: str) -> Iterator[Row]:
     convert: Callable[[Path], Iterator[Row]] = layouts.READERS.get(layout, _plain)
-    try:
+    with formats.reading(path):
         yield from convert(path)
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, csv.Error, ValueError, RecursionError) as error:
-        raise InputError(f"questions {str(path)!r} cannot be read ({reason_of(error)}): make the file again.") from None
 
 
 def _plain(path: Path) -> Iterator[Row]:

@@ -11,13 +11,14 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from cinetune.errors import InputError
+from cinetune.errors import InputError, reason_of
 
 Row = Mapping[str, Any] | str
 BATCH_ROWS = 1000
@@ -29,6 +30,17 @@ NUMBER = re.compile(r"\s*[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?\s*", re.ASCII)
 ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[^)]*)?\)", re.DOTALL)
 # Between brackets: texts as Python writes them, words such as None, and what separates them.
 ELEMENT = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\w.+-]+)|[\s,]+""", re.DOTALL)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What a reader raises for a file that is damaged becomes InputError, in a sentence that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, csv.Error, ValueError, RecursionError) as error:
+        raise InputError(f"questions {str(path)!r} cannot be read ({reason_of(error)}): make the file again.") from None
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pyarrow as pa
-
 from cinetune.data.sources import formats, hub
 from cinetune.data.sources.formats import Row
-from cinetune.errors import InputError, reason_of
+from cinetune.errors import InputError
 from cinetune.task.description import CINEPILE
 
 SPLITS = ("train", "test")
@@ -72,7 +69,7 @@ def _file(name: str) -> Path:
 
 def _rows(path: Path) -> Iterator[Row]:
     number = -1
-    try:
+    with formats.reading(path):
         for number, row in enumerate(READERS[path.suffix.lower()](path)):
             missing = _missing(row)
             if missing and number == 0:
@@ -81,10 +78,6 @@ def _rows(path: Path) -> Iterator[Row]:
                     "url and title."
                 )
             yield f"column {missing!r} is missing" if missing else row
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, csv.Error, ValueError, RecursionError) as error:
-        raise InputError(f"questions {str(path)!r} cannot be read ({reason_of(error)}): make the file again.") from None
     if number < 0:
         raise InputError(f"questions {str(path)!r} has no rows: nothing can be downloaded for it.")
 
