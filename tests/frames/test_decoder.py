@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders.processes import children
 from builders.videos import LIMITS, SHOTS, UNIFORM, assert_still_works, numbers, reason, write
 from cinetune import sandbox
 from cinetune.errors import InputError
@@ -76,11 +77,6 @@ def test_too_little_memory_costs_one_clip(tmp_path: Path, good: Path) -> None:
     with Decoder(Limits(20.0, 40.0, 900.0, 580, 5000)) as decoder:
         assert reason(decoder, path)[0] in ("out_of_memory", "broken")
         assert_still_works(decoder, good)
-
-
-def children() -> set[int]:
-    lines = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
-    return {int(pid) for line in lines for pid in line.split()}
 
 
 @contextmanager
@@ -154,13 +150,13 @@ def test_a_child_holds_neither_torch_nor_the_parents_secrets(good: Path, monkeyp
 
 def test_a_child_ends_with_its_parent(good: Path) -> None:
     code = (
-        "import os, sys, pathlib\n"
+        "import os, sys, pathlib, psutil\n"
         "from cinetune.frames.decoder import Decoder\n"
         "from cinetune.frames.limits import Limits\n"
         "from cinetune.frames.sampling import FrameSettings\n"
         "decoder = Decoder(Limits(20.0, 9.0, 900.0, 2048, 5000))\n"
         "decoder.read(pathlib.Path(sys.argv[1]), FrameSettings('uniform', 1, 8, 30.0, 8))\n"
-        "print(pathlib.Path(f'/proc/self/task/{os.getpid()}/children').read_text(), flush=True)\n"
+        "print(psutil.Process().children()[0].pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(good)], capture_output=True, text=True, timeout=60)

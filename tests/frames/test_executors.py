@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from tqdm import tqdm
 
@@ -263,13 +264,15 @@ def test_a_store_that_another_run_may_complete_is_no_finished_stage(
 
 def ray_workers(root_pid: int) -> list[int]:
     """Processes below this one in which Ray decodes."""
-    found, waiting = [], [root_pid]
-    while waiting:
-        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
-            children = [int(pid) for pid in task.read_text().split()]
-            waiting += children
-            found += [p for p in children if b"ray::_shard_task" in Path(f"/proc/{p}/cmdline").read_bytes()]
-    return found
+    below = psutil.Process(root_pid).children(recursive=True)
+    return [child.pid for child in below if "ray::_shard_task" in _name(child)]
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 @needs_ray

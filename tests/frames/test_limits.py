@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders.processes import children
 from builders.videos import UNIFORM, numbered, reason, write
 from cinetune.frames.decoder import Decoder
 from cinetune.frames.limits import Limits
@@ -52,11 +53,6 @@ def test_a_huge_picture_is_refused_by_its_header(decoder: Decoder, tmp_path: Pat
     path = write(tmp_path / "bomb.mp4", [image] * 2, preset="ultrafast")
     status, text = reason(decoder, path)
     assert status == "too_large" and "4096 x 2400" in text and "frames.max_megapixels" in text
-
-
-def children() -> set[int]:
-    lines = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
-    return {int(pid) for line in lines for pid in line.split()}
 
 
 def test_limits_come_from_the_frames_section_of_the_params() -> None:
