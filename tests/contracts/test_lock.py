@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from builders.projects import ROOT, add_inputs, make_project
+from cinetune.model import flash
 
 pytestmark = pytest.mark.experience
 
@@ -36,13 +37,19 @@ def locked() -> dict[str, set[str]]:
 
 def test_every_pin_of_the_project_stands_in_the_lock_file() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [pin for pins in project["optional-dependencies"].values() for pin in pins]
+    # The extra `fast` is for a GPU alone.
+    extras = [pin for name, pins in project["optional-dependencies"].items() if name != "fast" for pin in pins]
     versions = locked()
     for pin in [*project["dependencies"], *extras]:
         if pin.startswith(f"{project['name']}["):
             continue
         name, _, version = re.sub(r"\[.*?\]", "", pin).partition("==")
         assert versions.get(re.sub(r"[-_.]+", "-", name).lower()) == {version}, f"{pin}: run `make lock`"
+
+
+def test_the_attention_that_is_installed_is_the_one_that_was_checked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"{flash.DISTRIBUTION}=={flash.CHECKED}" in project["optional-dependencies"]["fast"]
 
 
 def test_the_lock_file_suits_machines_with_and_without_a_gpu() -> None:

@@ -17,6 +17,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from cinetune.model import flash
+
 SHARED_PREFIX = "shared_prefix"
 # Only the language model reads packs. Eager attention must not be used with masks of booleans, nor flash attention
 # with any mask: both give other numbers without a word.
@@ -73,9 +75,19 @@ def _is_flash(states: torch.Tensor) -> bool:
     return states.is_cuda and states.dtype in HALVES
 
 
-def name_of(weight: torch.Tensor) -> str:
-    """What computes the attention of packs in a model with such weights."""
-    return f"{SHARED_PREFIX}, {'flash attention of torch' if _is_flash(weight) else 'questions as a batch'}"
+def name_of(model: torch.nn.Module) -> str:
+    """What computes the attention of packs in a model, a base or one with an adapter."""
+    weight, config = model.get_input_embeddings().weight, model.config.text_config
+    if not _is_flash(weight):
+        return f"{SHARED_PREFIX}, questions as a batch"
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    group = config.num_attention_heads // config.num_key_value_heads
+    return f"{SHARED_PREFIX}, {flash.kernels_for(weight.device, weight.dtype, width, group).name}"
+
+
+def _kernels(query: torch.Tensor, key: torch.Tensor) -> flash.Kernels:
+    """For query and key as `_flash` takes them."""
+    return flash.kernels_for(query.device, query.dtype, query.shape[-1], query.shape[1] // key.shape[1])
 
 
 # torch.compile fails on its shapes, and it is little of what a compiled layer does.
@@ -135,22 +147,17 @@ def _flash(
     query [T, heads, width]; key, value: as long, or longer by the cached prefix. Returns what was mixed, as query, and
     the logarithm of each softmax's sum [heads, T], float32.
     """
-    cached = key.shape[0] - query.shape[0]
+    cached, run = key.shape[0] - query.shape[0], _kernels(query, key).forward
     # Where the segments of the query begin and end, and the tokens of the longest.
     starts, max_tokens = (borders[1:] - prefix, longest) if cached else (borders, max(prefix, longest))
-    own, sums, *_ = torch.ops.aten._flash_attention_forward(
-        query, key[cached:], value[cached:], starts, starts, max_tokens, max_tokens, 0.0, True, False, scale=scale
-    )
+    own, sums = run(query, key[cached:], value[cached:], starts, max_tokens, scale)
     behind = key.shape[0] - prefix
     if not behind:
         return own, sums
-    ahead, more, *_ = torch.ops.aten._flash_attention_forward(
-        query[None, -behind:], key[None, :prefix], value[None, :prefix], None, None, behind, prefix, 0.0, False, False,
-        scale=scale,
-    )  # fmt: skip
-    mine, more = sums[:, -behind:], more[0]
+    ahead, more = run(query[-behind:], key[:prefix], value[:prefix], None, prefix, scale)
+    mine = sums[:, -behind:]
     share = torch.sigmoid(more - mine).T[..., None].to(own.dtype)
-    own[-behind:].lerp_(ahead[0], share)
+    own[-behind:].lerp_(ahead, share)
     mine.copy_(torch.logaddexp(mine, more))
     return own, sums
 
@@ -178,36 +185,20 @@ def _flash_backward(
 
     Each product's own backward pass, given what all of them mixed and the sums over all of them, yields its share.
     """
-    unused = torch.empty(0, device=query.device)
-    max_tokens = max(prefix, longest)
-    grads = torch.ops.aten._flash_attention_backward(
-        grad,
-        query,
-        key,
-        value,
-        mixed,
-        sums,
-        borders,
-        borders,
-        max_tokens,
-        max_tokens,
-        0.0,
-        True,
-        unused,
-        unused,
-        scale=scale,
-    )
+    run = _kernels(query, key).backward
+    query_grad, key_grad, value_grad = run(
+        grad, query, key, value, mixed, sums, borders, max(prefix, longest), scale
+    )  # fmt: skip
     behind = key.shape[0] - prefix
     if behind:
-        shares = torch.ops.aten._flash_attention_backward(
-            grad[None, -behind:], query[None, -behind:], key[None, :prefix], value[None, :prefix],
-            mixed[None, -behind:], sums[None, :, -behind:].contiguous(), None, None, behind, prefix, 0.0, False,
-            unused, unused, scale=scale,
+        shares = run(
+            grad[-behind:], query[-behind:], key[:prefix], value[:prefix], mixed[-behind:],
+            sums[:, -behind:].contiguous(), None, prefix, scale,
         )  # fmt: skip
-        grads[0][-behind:] += shares[0][0]
-        grads[1][:prefix] += shares[1][0]
-        grads[2][:prefix] += shares[2][0]
-    return grads
+        query_grad[-behind:] += shares[0]
+        key_grad[:prefix] += shares[1]
+        value_grad[:prefix] += shares[2]
+    return query_grad, key_grad, value_grad
 
 
 @_flash_backward.register_fake

@@ -213,7 +213,7 @@ def train(
         steps=state.global_step,
         validation_accuracy=float(state.best_metric or 0.0),
         dropped_subtitle_tokens=packs.plan.dropped_subtitle_tokens,
-        attention=attention.name_of(weight),
+        attention=attention.name_of(adapted),
     )
 
 
