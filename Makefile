@@ -85,7 +85,8 @@ mlproject: setup  ## write MLproject again, after a change of the schema in src/
 	mv MLproject.new MLproject
 
 lock:  ## write requirements.lock again, after a change of pyproject.toml; needs uv
-	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	  --extra dev --extra team --extra ray --extra bench \
 	  --output-file requirements.lock pyproject.toml
 	sed -E '/^(cuda|nvidia|triton)/d; s/\+cpu//' requirements.lock > requirements.lock.new
 	mv requirements.lock.new requirements.lock

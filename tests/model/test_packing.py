@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from builders.packs import QUESTIONS, SUBTITLES
 from builders.tokenizers import tokenizer_of
 from cinetune import params as params_module
+from cinetune.model import last_layer
 from cinetune.model.attention import IMPLEMENTATION, SHARED_PREFIX, question_layout
 from cinetune.model.base import answer_logits
 from cinetune.model.encoder import encoder_for
@@ -85,6 +87,42 @@ def test_pack_equals_separate_passes_in_logits_and_gradients(tiny, attention, fr
     assert packed.keys() == separate.keys()
     for name, gradient in separate.items():
         assert (packed[name] - gradient).abs().max() / largest < 1e-5, name
+
+
+def test_a_last_layer_that_is_told_of_answers_equals_separate_passes_in_logits_and_gradients(tiny, attention, frames):
+    model, encoder = tiny
+    if attention != SHARED_PREFIX:
+        pytest.skip("a dense mask brings no layout")
+    alone, separate = lora_gradients(model, attention, [make_pack(encoder, frames, (i,)) for i in range(3)])
+    last_layer.narrow(model.get_base_model())
+    layer = model.get_base_model().model.language_model.layers[-1]
+    assert type(layer) is last_layer.AnswerLayer
+    item = make_pack(encoder, frames, (0, 1, 2))
+    batch = batch_of(attention, item)
+    told = batch | {"answers": batch["slots"]}
+    model.zero_grad()
+    rows = []
+    kept = layer.mlp.register_forward_hook(lambda module, given, made: rows.append(made.shape[1]))
+    together = answer_logits(model, told)
+    kept.remove()
+    assert rows == [len(item.slots)]
+    losses = torch.nn.functional.cross_entropy(together, batch["targets"], reduction="none")
+    (losses * weights([item])).sum().backward()
+    packed = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    assert (together - alone).abs().max() < 1e-5
+    largest = max(gradient.abs().max() for gradient in separate.values())
+    assert packed.keys() == separate.keys()
+    for name, gradient in separate.items():
+        assert (packed[name] - gradient).abs().max() / largest < 1e-5, name
+
+
+def test_a_last_layer_of_another_make_is_left_as_it_is(tiny):
+    base = tiny[0].get_base_model()
+    layer = base.model.language_model.layers[-1]
+    held, layer.__class__ = layer.__class__, type("Another", (LlamaDecoderLayer,), {})
+    last_layer.narrow(base)
+    assert type(layer).__name__ == "Another"
+    layer.__class__ = held
 
 
 def test_separate_pass_equals_separate_causal_pass_without_any_mask(tiny, attention, frames):

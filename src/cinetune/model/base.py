@@ -11,7 +11,7 @@ import torch
 from transformers import BitsAndBytesConfig, VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
 from cinetune.errors import InputError
-from cinetune.model import float8, lookup
+from cinetune.model import float8, last_layer, lookup
 from cinetune.model.attention import IMPLEMENTATION
 from cinetune.model.shape import UNUSABLE, check_files, read_shape, unusable
 from cinetune.params import ModelParams
@@ -63,6 +63,7 @@ def load_base(params: ModelParams, device: str | torch.device) -> tuple[VideoLla
     model.requires_grad_(False)
     if params.quantization == "fp8":
         replace_projections(model, float8.Float8Linear)
+    last_layer.narrow(model)
     return model.eval(), tokenizer
 
 
@@ -90,8 +91,14 @@ def default_device() -> str:
 
 
 def answer_logits(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-    """Logits [S, vocabulary] at the batch's slots; the head is applied nowhere else when the batch is one pack."""
+    """Logits [S, vocabulary] at the batch's slots; the head is applied nowhere else when the batch is one pack.
+
+    On a GPU nor is the last layer; on a CPU, where that would round otherwise, all of it is computed.
+    """
     inputs = {name: value for name, value in batch.items() if name not in ("slots", "targets", "weights")}
     if batch["input_ids"].shape[0] == 1:
-        return model(**inputs, use_cache=False, logits_to_keep=batch["slots"]).logits[0]
+        slots = batch["slots"]
+        if slots.is_cuda and "questions" in inputs:
+            inputs["answers"] = slots
+        return model(**inputs, use_cache=False, logits_to_keep=slots).logits[0]
     return model(**inputs, use_cache=False).logits.flatten(0, 1)[batch["slots"]]

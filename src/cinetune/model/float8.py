@@ -32,6 +32,11 @@ def check_device(device: str | torch.device) -> None:
         )
 
 
+def is_in(model: torch.nn.Module) -> bool:
+    """Are there products of float8 in a model?"""
+    return any(isinstance(module, Float8Linear) for module in model.modules())
+
+
 def rounded(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """values [N, K] as float8 [N, K] with a float32 factor for each row, [N, 1]."""
     largest = values.abs().amax(-1, keepdim=True).float()

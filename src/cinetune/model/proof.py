@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 
 from cinetune.errors import InputError
+from cinetune.model import float8
 from cinetune.model.base import answer_logits
-from cinetune.model.float8 import Float8Linear
 from cinetune.model.packing import Pack, collate, normalise, placed
 
 # How far logits may differ by rounding alone, as a share of their length. With 32 layers of random weights it was
@@ -20,7 +20,7 @@ FLOAT8_LIMIT = 0.2
 
 def limit_of(model: torch.nn.Module) -> float:
     """How far a pack may differ in the type that a model computes in."""
-    if any(isinstance(module, Float8Linear) for module in model.modules()):
+    if float8.is_in(model):
         return FLOAT8_LIMIT
     return LIMITS[model.get_input_embeddings().weight.dtype]
 

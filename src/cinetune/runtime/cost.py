@@ -6,7 +6,6 @@ within 10 %, and training ran at 0.39 to 0.57 of the time that the matrix produc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from cinetune.model.planning import Plan, PlannedPack, Schedule, schedule
 from cinetune.model.shape import read_shape
 from cinetune.model.sizes import Size, kept_bytes, size_of
 from cinetune.params import DataParams, ModelParams, Params
+from cinetune.runtime.limit import matrix_flops
 from cinetune.task import description, groups, questions
 from cinetune.task.description import CINEPILE, Published, Task
 from cinetune.task.questions import ClipQuestions, Question
@@ -220,18 +220,6 @@ def _flops(pack: PlannedPack, size: Size) -> float:
     prefix, rest = pack.prefix_tokens, pack.tokens - pack.prefix_tokens
     pairs = prefix**2 / 2 + rest * prefix + rest**2 / (2 * pack.num_asked)
     return 4.0 * size.quantisable * pack.tokens + 12.0 * size.hidden * size.layers * pairs
-
-
-def matrix_flops(device: str, dtype: str, seconds: float = 0.3) -> float:
-    """Floating-point operations a second of a large matrix product, measured now."""
-    side = 4096 if device != "cpu" else 768
-    matrix = torch.ones(side, side, device=device, dtype=DTYPES[dtype])
-    matrix @ matrix
-    started, done = time.monotonic(), 0
-    while time.monotonic() - started < seconds:
-        (matrix @ matrix).sum().item()
-        done += 1
-    return done * 2 * side**3 / (time.monotonic() - started)
 
 
 def lines(

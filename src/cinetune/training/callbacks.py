@@ -15,9 +15,9 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
 )
 
-from cinetune.model import planning
+from cinetune.model import float8, planning
 from cinetune.model.sizes import size_of
-from cinetune.runtime import cost, distributed, memory
+from cinetune.runtime import cost, distributed, limit, memory
 
 if TYPE_CHECKING:
     pass
@@ -28,8 +28,9 @@ Report = Callable[[int, Mapping[str, float]], None]
 class Meter(TrainerCallback):
     """Speed between two logs, over all processes; validating and saving do not count.
 
-    flops_per_token: floating-point operations of the model, forward and backward; matrix_flops: a second, of a large
-    matrix product on one device. Their ratio is the model FLOPs utilisation (MFU); what is recomputed does not count.
+    flops_per_token: floating-point operations of the model, forward and backward; matrix_flops: a second, of large
+    matrix products on one device (`runtime.limit`). Their ratio is the model FLOPs utilisation (MFU); what is
+    recomputed does not count.
     """
 
     def __init__(self, flops_per_token: float, matrix_flops: float) -> None:
@@ -96,6 +97,7 @@ class Reporter(TrainerCallback):
 
 def meter_of(model: VideoLlavaForConditionalGeneration, plan: planning.Plan, lora_rank: int) -> Meter:
     weight = model.get_input_embeddings().weight
-    dtype = str(weight.dtype).removeprefix("torch.")
+    # A CPU multiplies float8's numbers in another type.
+    dtype = limit.FLOAT8 if weight.is_cuda and float8.is_in(model) else str(weight.dtype).removeprefix("torch.")
     flops = cost.flops(plan, size_of(model.config, lora_rank))
-    return Meter(flops / plan.tokens, cost.matrix_flops(str(weight.device), dtype, seconds=0.1))
+    return Meter(flops / plan.tokens, limit.matrix_flops(str(weight.device), dtype, seconds=0.1))
