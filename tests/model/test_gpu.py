@@ -12,7 +12,7 @@ import torch
 from builders.tokenizers import tokenizer_of
 from cinetune import params as params_module
 from cinetune.inference.scoring import QuestionPrompt, answer, choose, read
-from cinetune.model import attention, float8
+from cinetune.model import attention, flash, float8, last_layer
 from cinetune.model.base import answer_logits
 from cinetune.model.encoder import Encoder, encoder_for
 from cinetune.model.lora import attach_lora
@@ -34,9 +34,25 @@ def difference(found: torch.Tensor, right: torch.Tensor) -> float:
     return ((found.double() - right.double()).norm() / right.double().norm()).item()
 
 
+@pytest.fixture(params=["FlashAttention 2", "FlashAttention 4"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each implementation of the products, whichever would be chosen."""
+    if request.param == "FlashAttention 2":
+        monkeypatch.setattr(flash, "kernels_for", lambda *_: flash.OF_TORCH)
+    elif flash._installed(torch.device("cuda", 0)) is None:
+        pytest.skip("FlashAttention 4 is not installed, or the GPU is an older one")
+    return str(request.param)
+
+
+def test_what_is_installed_is_what_is_used(kernels: str, caplog: pytest.LogCaptureFixture) -> None:
+    found = flash.kernels_for(torch.device("cuda", 0), torch.bfloat16, 128, 1)
+    assert found.name.startswith(kernels) and not [record for record in caplog.records if record.levelname != "INFO"]
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
     ("prefix", "lengths", "heads", "key_heads", "width"),
-    [(70, [5, 33, 1], 4, 4, 32), (300, [160, 160, 77], 8, 2, 128), (40, [], 4, 4, 64)],
+    [(70, [5, 33, 1], 4, 4, 32), (300, [160, 160, 77], 8, 2, 128), (40, [], 4, 4, 64), (2676, [160] * 32, 2, 2, 128)],
 )
 def test_flash_products_give_the_attention_of_separate_questions(
     prefix: int, lengths: Sequence[int], heads: int, key_heads: int, width: int
@@ -67,6 +83,7 @@ def make(device: str, dtype: torch.dtype) -> torch.nn.Module:
     small = dataclasses.replace(params.pretrain, hidden_size=128, intermediate_size=192, layers=3, heads=2)
     torch.manual_seed(0)
     base = architecture.make_model(small, params.frames.size, tokenizer_of())
+    last_layer.narrow(base)
     model = attach_lora(base.requires_grad_(False).to(dtype), params.train)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -92,7 +109,8 @@ def gradients(model: torch.nn.Module, item: Pack, device: str, dtype: torch.dtyp
     return {name: weight.grad.cpu() for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-@pytest.mark.parametrize(("is_compiled", "recomputed"), [(False, 0), (True, 0), (True, 2)])
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(("is_compiled", "recomputed"), [(False, 0), (True, 0), (True, 3)])
 def test_a_pack_on_a_gpu_has_the_gradients_of_one_on_a_cpu(
     encoder: Encoder, is_compiled: bool, recomputed: int
 ) -> None:
@@ -109,6 +127,23 @@ def test_a_pack_on_a_gpu_has_the_gradients_of_one_on_a_cpu(
     compilation.restore(model)
 
 
+def test_a_training_step_waits_for_nothing_that_the_gpu_computes(encoder: Encoder) -> None:
+    model = make("cuda", torch.bfloat16)
+    item = make_pack(encoder, QUESTIONS)
+    # What is found out once is found out here.
+    gradients(model, item, "cuda", torch.bfloat16)
+    batch = collate([item], 0, torch.bfloat16, "cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(answer_logits(model, batch).float(), batch["targets"])
+        loss.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert loss.isfinite().item()
+
+
+@pytest.mark.usefixtures("kernels")
 @torch.no_grad()
 def test_questions_behind_a_kept_clip_have_the_probabilities_of_those_read_with_it(encoder: Encoder) -> None:
     model = make("cuda", torch.bfloat16).to(torch.bfloat16).eval()

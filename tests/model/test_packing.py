@@ -12,7 +12,7 @@ from builders.tokenizers import tokenizer_of
 from cinetune import params as params_module
 from cinetune.model import last_layer
 from cinetune.model.attention import IMPLEMENTATION, SHARED_PREFIX, question_layout
-from cinetune.model.base import answer_logits
+from cinetune.model.base import answer_logits, embedded
 from cinetune.model.encoder import encoder_for
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import collate, model_inputs, normalise, pack, pieces, stack, training_pack, weights
@@ -114,6 +114,23 @@ def test_a_last_layer_that_is_told_of_answers_equals_separate_passes_in_logits_a
     assert packed.keys() == separate.keys()
     for name, gradient in separate.items():
         assert (packed[name] - gradient).abs().max() / largest < 1e-5, name
+
+
+def test_embeddings_that_wait_for_nothing_are_the_models_own(tiny, attention, frames):
+    model, encoder = tiny
+    batch = batch_of(attention, make_pack(encoder, frames, (0, 1)))
+    own = []
+    hook = model.get_base_model().model.language_model.register_forward_pre_hook(
+        lambda module, given, options: own.append(options["inputs_embeds"]), with_kwargs=True
+    )
+    answer_logits(model, batch)
+    hook.remove()
+    assert torch.equal(embedded(model, batch["input_ids"], batch), own[0])
+    without = pack(encoder.with_video("<video>")[:1], [encoder.suffix("Who?", None)], None, None)
+    ids = torch.from_numpy(without.input_ids)[None]
+    assert torch.equal(embedded(model, ids, {}), model.get_input_embeddings()(ids))
+    with pytest.raises(RuntimeError, match="video tokens"):
+        embedded(model, ids, batch)
 
 
 def test_a_last_layer_of_another_make_is_left_as_it_is(tiny):

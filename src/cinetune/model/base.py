@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -93,12 +93,31 @@ def default_device() -> str:
 def answer_logits(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
     """Logits [S, vocabulary] at the batch's slots; the head is applied nowhere else when the batch is one pack.
 
-    On a GPU nor is the last layer; on a CPU, where that would round otherwise, all of it is computed.
+    On a GPU nor is the last layer, and nothing waits for what is computed there; on a CPU, where that would round
+    otherwise, all of the layer is computed.
     """
     inputs = {name: value for name, value in batch.items() if name not in ("slots", "targets", "weights")}
-    if batch["input_ids"].shape[0] == 1:
-        slots = batch["slots"]
-        if slots.is_cuda and "questions" in inputs:
-            inputs["answers"] = slots
-        return model(**inputs, use_cache=False, logits_to_keep=slots).logits[0]
-    return model(**inputs, use_cache=False).logits.flatten(0, 1)[batch["slots"]]
+    slots = batch["slots"]
+    if batch["input_ids"].shape[0] > 1:
+        return model(**inputs, use_cache=False).logits.flatten(0, 1)[slots]
+    if slots.is_cuda and "questions" in inputs:
+        inputs |= {"answers": slots, "inputs_embeds": embedded(model, inputs.pop("input_ids"), inputs)}
+        inputs.pop("pixel_values_videos", None)
+    return model(**inputs, use_cache=False, logits_to_keep=slots).logits[0]
+
+
+def embedded(model: Any, ids: torch.Tensor, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Embeddings [1, T, hidden] of a pack's ids [1, T] with its video's in their places.
+
+    As the model makes them, whose own check of their number waits for the GPU; here the GPU checks it by itself.
+    """
+    model = getattr(model, "module", model)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    words = base.get_input_embeddings()(ids)
+    if "pixel_values_videos" not in inputs:
+        return words
+    seen = base.model.get_video_features(pixel_values_videos=inputs["pixel_values_videos"], return_dict=True)
+    features = seen.pooler_output.flatten(0, 1).to(words.dtype)
+    is_video = ids == base.config.video_token_id
+    torch._assert_async(is_video.sum() == features.shape[0], "a pack has not as many video tokens as its frames make")
+    return words.masked_scatter(is_video[..., None], features)
