@@ -2,15 +2,22 @@
 
     python benchmarks/throughput.py --tiny     # the tiny model on the CPU, under a minute
     python benchmarks/throughput.py            # 7B with random weights, on one GPU of 80 GB
+    python benchmarks/throughput.py --ways packed fp8
 
 usual     each question with its own copy of the clip, batch 1, loss on every token, activation checkpointing;
-          scored by generating one token (on a GPU: NF4, as the notebooks for this model do)
+          scored by generating one token (on a GPU: NF4, as the notebooks for this model do). It waits for its host,
+          so that ratios to it differ from host to host
+published the best published rate of an unshared LoRA on such a model and one H100, in questions as long as these
 separate  our loss and settings, each question with its own copy of the clip
 packed    ours: the clip once, all its questions behind it
 fp8       the same with frozen products in float8 (on a GPU alone)
+FA2       either of them with FlashAttention 2, where version 4 is installed
 24 GB     ours with NF4 and as much activation checkpointing as such a card needs; 12 GB likewise (on a GPU alone)
 
-Needs torch, transformers and peft alone, and bitsandbytes on a GPU. Speed does not depend on what weights say.
+`of limit` is the share of what the frozen products of a pack alone would allow, timed in the same run on random
+numbers, one after another; float8 has a limit of its own. On a GPU answers in words are timed too.
+
+Needs torch, transformers and peft alone, and bitsandbytes for NF4. Speed does not depend on what weights say.
 """
 
 from __future__ import annotations
@@ -19,17 +26,21 @@ import argparse
 import dataclasses
 import gc
 import json
+import math
 import platform
+import re
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -39,16 +50,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from cinetune import params as params_module
 from cinetune.data.mini import ask, talk
-from cinetune.inference.scoring import QuestionPrompt, choose
+from cinetune.inference import graphs
+from cinetune.inference.scoring import QuestionPrompt, answer, choose, read
+from cinetune.model import attention, flash, last_layer
 from cinetune.model.attention import IMPLEMENTATION
-from cinetune.model.base import replace_projections
+from cinetune.model.base import LORA_TARGETS, replace_projections
 from cinetune.model.encoder import Encoder, encoder_for
 from cinetune.model.float8 import Float8Linear
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import collate, training_pack, weights
-from cinetune.model.sizes import size_of
 from cinetune.pretraining import architecture, dataset
-from cinetune.runtime import cost
+from cinetune.runtime import limit
 from cinetune.task.questions import ClipQuestions, Question
 from cinetune.training import compilation
 from cinetune.training.loss import loss_of
@@ -57,8 +69,13 @@ PARAMS = params_module.load(Path(__file__).resolve().parents[1] / "params.yaml")
 TRAIN = dataclasses.replace(PARAMS.train, lora_dropout=0.0)
 # Lengths of the real thing in tokens: instruction with subtitles, and a question with its options.
 REAL_TEXT_TOKENS, REAL_QUESTION_TOKENS = 620, 160
-# One after another, as in validation, so that the host may prepare one while the GPU is at another.
-CLIPS_SCORED = 4
+# One after another, as in an optimiser step and in a validation, so that the host may be ahead of the GPU.
+CLIPS_TRAINED, CLIPS_SCORED = 2, 4
+# NeMo Automodel's performance summary: Qwen2.5-7B, LoRA, bfloat16, one H100, tokens a second.
+PUBLISHED_TOKENS = 14_110
+WAYS = ("separate", "packed", "fp8", "24 GB", "12 GB", "usual")
+# Questions that are answered in words together, and tokens of each in two runs, whose difference counts.
+ASKED_IN_WORDS, WORD_TOKENS = (1, 16), (2, 34)
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,7 @@ def make_base(is_tiny: bool, device: str) -> tuple[VideoLlavaForConditionalGener
         model = architecture.make_model(PARAMS.pretrain, PARAMS.frames.size, tokenizer)
     else:
         model = make_7b(tokenizer, device)
+    last_layer.narrow(model)
     return model.requires_grad_(False).eval(), tokenizer
 
 
@@ -185,7 +203,7 @@ def time_training(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
     is_usual = way == "usual"
     groups = [[question] for question in bench.clip.questions[:4]]
     if way not in ("usual", "separate"):
-        groups = [list(bench.clip.questions)]
+        groups = [list(bench.clip.questions)] * CLIPS_TRAINED
     batches = make_batches(bench, groups)
 
     def timed(is_mixed: bool) -> tuple[float, float]:
@@ -256,7 +274,9 @@ def quantise(model: torch.nn.Module) -> None:
         made.weight = bitsandbytes.nn.Params4bit(weight.cpu(), requires_grad=False, quant_type="nf4")
         return made.to(weight.device)
 
-    replace_projections(model, quantised)
+    if any(isinstance(module, bitsandbytes.nn.Linear4bit) for module in model.modules()):
+        return
+    replace_layers(model, quantised)
     gc.collect()
     torch.cuda.empty_cache()
 
@@ -274,31 +294,82 @@ def card_of(gigabytes: int) -> Iterator[None]:
 
 def time_way(bench: Bench, way: str, repeats: int) -> Row:
     train, score = time_training(bench, way, repeats), time_scoring(bench, way, repeats)
-    torch._dynamo.reset()
-    print(f"{way}: {train[0]:.2f} in training, {score[0]:.2f} in scoring", file=sys.stderr)
+    print(f"{way}: {train[0]:.2f} in training, {score[0]:.2f} in scoring", file=sys.stderr, flush=True)
     return Row(train[0], score[0], train[1], score[1])
 
 
-def time_all(bench: Bench, repeats: int) -> dict[str, Row]:
+def time_all(bench: Bench, repeats: int, ways: Sequence[str]) -> dict[str, Row]:
     """Rows by way, the slowest first."""
-    rows = {way: time_way(bench, way, repeats) for way in ("separate", "packed")}
-    if bench.device == "cuda":
-        replace_projections(bench.model, Float8Linear)
-        rows["fp8"] = time_way(bench, "fp8", repeats)
-        quantise(bench.model)
-        for size in (24, 12):
-            with card_of(size):
-                rows[f"{size} GB"] = time_way(bench, f"{size} GB", repeats)
-    return {"usual": time_way(bench, "usual", repeats)} | rows
+    rows = {}
+    for way in (way for way in WAYS if way in ways):
+        if way == "fp8":
+            replace_layers(bench.model, Float8Linear)
+        if way not in ("separate", "packed", "fp8") and bench.device == "cuda":
+            quantise(bench.model)
+        if way in ("packed", "fp8") and bench.device == "cuda":
+            time_words(bench, way, repeats)
+        with card_of(int(way.removesuffix(" GB"))) if way.endswith(" GB") else nullcontext():
+            rows[way] = time_way(bench, way, repeats)
+        if way in ("packed", "fp8") and " 4" in attention.name_of(bench.model):
+            # Another operation behind the same call: nothing is compiled again.
+            with mock.patch.object(flash, "kernels_for", lambda *_: flash.OF_TORCH):
+                rows[f"{way} FA2"] = time_way(bench, f"{way} FA2", repeats)
+    first = {"usual": rows.pop("usual")} if "usual" in rows else {}
+    return first | rows
 
 
-def ceiling(bench: Bench) -> tuple[float, float]:
-    """Questions per second of training and scoring if the frozen matrix products, as fast as they go, were all."""
-    size = size_of(bench.model.config, TRAIN.lora_rank)
+def replace_layers(model: torch.nn.Module, make: Callable[[Any], torch.nn.Module]) -> None:
+    replace_projections(model, make)
+    torch._dynamo.reset()
+
+
+def limit_of(bench: Bench, dtype: str) -> tuple[float, float]:
+    """Questions per second of training and scoring if the frozen products of a pack were all."""
     tokens = len(training_pack(bench.encoder, bench.clip, bench.clip.questions, bench.frames))
-    dtype = "bfloat16" if bench.device == "cuda" else "float32"
-    seconds = 2 * size.quantisable * tokens / cost.matrix_flops(bench.device, dtype)
-    return len(bench.clip.questions) / (2 * seconds), len(bench.clip.questions) / seconds
+    layers = compilation.of(bench.model)
+    shapes = Counter(
+        (module.in_features, module.out_features)
+        for name, module in bench.model.named_modules()
+        if re.fullmatch(LORA_TARGETS, name) and module in set(layers[0].modules())
+    )
+    there, back = (
+        len(layers) * sum(count * seconds(*shape) for shape, count in shapes.items())
+        for seconds in (
+            lambda inner, outer: limit.product_seconds(bench.device, dtype, tokens, inner, outer),
+            lambda inner, outer: limit.product_seconds(bench.device, dtype, tokens, outer, inner),
+        )
+    )
+    count = len(bench.clip.questions)
+    return count / (there + back), count / there
+
+
+def time_words(bench: Bench, way: str, repeats: int) -> None:
+    """Tells the milliseconds of a token by the questions answered together, the first left out, with an adapter."""
+    model = attach_lora(bench.model, TRAIN).eval()
+    reading = read(model, bench.encoder, bench.clip.subtitles, bench.frames)
+    for is_graphed in (True, False):
+        taken = {}
+        for count in ASKED_IN_WORDS:
+            asked = [QuestionPrompt(item.text, None) for item in bench.clip.questions[:count]]
+            with mock.patch.object(graphs, "suit", lambda _, wanted=is_graphed: wanted):
+                seconds = [
+                    measured(partial(answer, model, bench.encoder, reading, asked, tokens), bench.device, repeats)[0]
+                    for tokens in WORD_TOKENS
+                ]
+            taken[count] = (seconds[1] - seconds[0]) / (WORD_TOKENS[1] - WORD_TOKENS[0]) * 1000
+        told = ", ".join(f"{value:.1f} for {count} together" for count, value in taken.items())
+        how = "with a CUDA graph" if is_graphed else "step by step"
+        print(f"words of {way}, {how}: ms a token {told}", flush=True)
+    graphs.release(model)
+    model.unload()
+
+
+def reading_ms(model: torch.nn.Module) -> float:
+    """Milliseconds in which a GPU reads the language model's weights once, as every token must."""
+    weights = sum(part.nbytes for module in [*compilation.of(model), model.lm_head] for part in module.parameters())
+    held = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    taken, _ = measured(lambda: held.view(torch.int64).sum(), "cuda", 10)
+    return weights / held.nbytes * taken * 1000
 
 
 def main() -> None:
@@ -306,46 +377,75 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="the tiny model on the CPU")
     parser.add_argument("--questions", type=int, help="questions a clip; 32, or 16 with --tiny")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the median counts")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="all by default, of which the tiny model knows three")
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
         parser.error("the 7B model needs a GPU: add --tiny to time the tiny one on this machine.")
+    known = ("separate", "packed", "usual") if options.tiny else WAYS
+    ways = [way for way in known if way in (options.ways or known)]
+    if not ways:
+        parser.error(f"the tiny model has no {' or '.join(options.ways)}: choose of {', '.join(known)}.")
     bench = make_bench(options.tiny, options.questions or (16 if options.tiny else 32))
-    best = ceiling(bench)
-    rows = time_all(bench, options.repeats)
-    tell(bench, rows, best, options.repeats)
+    dtypes = ("float32",) if options.tiny else ("bfloat16", limit.FLOAT8)
+    limits = {dtype: limit_of(bench, dtype) for dtype in dtypes}
+    print(f"attention: {attention.name_of(bench.model)}", flush=True)
+    if not options.tiny:
+        print(f"reading the language model's weights takes {reading_ms(bench.model):.1f} ms", flush=True)
+    tell(bench, time_all(bench, options.repeats, ways), limits, options.repeats)
 
 
-def tell(bench: Bench, rows: dict[str, Row], best: tuple[float, float], repeats: int) -> None:
+def tell(bench: Bench, rows: dict[str, Row], limits: dict[str, tuple[float, float]], repeats: int) -> None:
     prefix, question = bench.encoder.prefix(bench.clip.subtitles)[0], bench.clip.questions[0]
+    suffix = bench.encoder.suffix(question.text, question.choices)
+    allowed = "; ".join(f"{best[0]:.1f} and {best[1]:.1f} in {dtype}" for dtype, best in limits.items())
     print(
-        f"{len(bench.clip.questions)} questions of about {len(bench.encoder.suffix(question.text, question.choices))} "
-        f"tokens behind a prefix of {len(prefix)}; questions per second, median of {repeats}; `of best`: of what the "
-        f"matrix products alone would allow ({best[0]:.1f} and {best[1]:.1f}):\n"
+        f"{len(bench.clip.questions)} questions of about {len(suffix)} tokens behind a prefix of {len(prefix)}; "
+        f"questions per second, median of {repeats}; `of limit`: of what the frozen products alone would allow "
+        f"({allowed}):\n"
     )
-    names = ("train", "ratio", "of best", "GB", "score", "ratio", "of best", "GB")
-    print(f"{'way':<10}" + "".join(f"{name:>9}" for name in names))
-    usual = rows["usual"]
+    names = ("/usual", "/separate", "of limit", "GB")
+    print(f"{'way':<11}" + "".join(f"{name:>10}" for name in ("train", *names, "score", *names)))
+    if bench.device == "cuda":
+        rows = {"published": Row(PUBLISHED_TOKENS / (len(prefix) + len(suffix)), math.nan, math.nan, math.nan), **rows}
     for way, row in rows.items():
+        best = limits[limit.FLOAT8 if way.startswith("fp8") else next(iter(limits))]
         print(
-            f"{way:<10}{row.train:>9.2f}{row.train / usual.train:>9.1f}{row.train / best[0]:>9.1%}{row.train_gb:>9.1f}"
-            f"{row.score:>9.2f}{row.score / usual.score:>9.1f}{row.score / best[1]:>9.1%}{row.score_gb:>9.1f}"
+            f"{way:<11}"
+            + "".join(
+                f"{getattr(row, kind):>10.2f}{ratio(rows, way, 'usual', kind):>10.1f}"
+                f"{ratio(rows, way, 'separate', kind):>10.1f}{getattr(row, kind) / best[place]:>10.1%}"
+                f"{getattr(row, f'{kind}_gb'):>10.1f}"
+                for place, kind in enumerate(("train", "score"))
+            )
+            .replace("nan%", "   -")
+            .replace("nan", "  -")
         )
+    tell_figures(bench, rows, limits)
+
+
+def ratio(rows: dict[str, Row], way: str, to: str, kind: str) -> float:
+    """NaN where the other was not timed."""
+    return getattr(rows[way], kind) / getattr(rows[to], kind) if to in rows and way in rows else math.nan
+
+
+def tell_figures(bench: Bench, rows: dict[str, Row], limits: dict[str, tuple[float, float]]) -> None:
     figures = {
-        "train_ratio": rows["packed"].train / usual.train,
-        "score_ratio": rows["packed"].score / usual.score,
-        "pack_ratio": rows["packed"].train / rows["separate"].train,
-        "pack_score_ratio": rows["packed"].score / rows["separate"].score,
+        "train_ratio": ratio(rows, "packed", "usual", "train"),
+        "score_ratio": ratio(rows, "packed", "usual", "score"),
+        "pack_ratio": ratio(rows, "packed", "separate", "train"),
+        "pack_score_ratio": ratio(rows, "packed", "separate", "score"),
+        "train_ratio_fp8": ratio(rows, "fp8", "usual", "train"),
+        "score_ratio_fp8": ratio(rows, "fp8", "usual", "score"),
+        "train_of_limit": rows["packed"].train / next(iter(limits.values()))[0] if "packed" in rows else math.nan,
+        "score_of_limit": rows["packed"].score / next(iter(limits.values()))[1] if "packed" in rows else math.nan,
     }
-    if "fp8" in rows:
-        fp8 = rows["fp8"]
-        figures |= {"train_ratio_fp8": fp8.train / usual.train, "score_ratio_fp8": fp8.score / usual.score}
     figures |= {
-        f"train_ratio_{way.split()[0]}gb": row.train / usual.train for way, row in rows.items() if way.endswith("GB")
+        f"train_ratio_{way.split()[0]}gb": ratio(rows, way, "usual", "train") for way in rows if way.endswith("GB")
     }
     machine = torch.cuda.get_device_name() if bench.device == "cuda" else f"{platform.machine()} CPU"
     if bench.device == "cpu":
         machine += f", {torch.get_num_threads()} threads"
-    rounded = {name: round(value, 2) for name, value in figures.items()}
+    rounded = {name: round(value, 2) for name, value in figures.items() if not math.isnan(value)}
     print(json.dumps({"benchmark": "throughput", "machine": machine, "figures": rounded}))
 
 

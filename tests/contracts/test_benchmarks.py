@@ -25,7 +25,8 @@ def figures(script: str, *arguments: str) -> dict[str, float]:
 @pytest.mark.slow
 def test_throughput_compares_the_usual_recipe_separate_passes_and_packs() -> None:
     found = figures("throughput.py", "--tiny", "--questions", "4", "--repeats", "1")
-    assert found.keys() == {"train_ratio", "score_ratio", "pack_ratio", "pack_score_ratio"}
+    ratios = {"train_ratio", "score_ratio", "pack_ratio", "pack_score_ratio"}
+    assert found.keys() == {*ratios, "train_of_limit", "score_of_limit"}
     assert all(ratio > 0 for ratio in found.values())
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from builders.packs import QUESTIONS, SUBTITLES, make_tiny
-from cinetune.inference import scoring
+from cinetune.inference import graphs, scoring
 from cinetune.inference.scoring import QuestionPrompt, answer, choose, read, reply
 from cinetune.model.packing import collate, pack
 from cinetune.task.description import CINEPILE
@@ -50,6 +50,13 @@ def alone(model, encoder, frames, asked, max_new_tokens):
     return encoder.decode(out.sequences[0, ids.shape[1] :].tolist()), shares.numpy(), float(mass)
 
 
+@pytest.fixture(params=["growing", "fixed"])
+def cache(request, monkeypatch):
+    """Words behind a cache that grows, as on a CPU, and behind one of a fixed length, as on a GPU."""
+    monkeypatch.setattr(graphs, "suit", lambda device: request.param == "fixed")
+
+
+@pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_pack_of_answers_equals_separate_generation(seed, frames):
     model, encoder = make_tiny(seed)
@@ -63,6 +70,7 @@ def test_a_pack_of_answers_equals_separate_generation(seed, frames):
     assert all(math.isnan(item.letter_mass) for item, asked in zip(together, ASKED, strict=True) if not asked.choices)
 
 
+@pytest.mark.usefixtures("cache")
 def test_questions_that_end_early_leave_the_others_alone(tiny, frames):
     """The end token is made whatever one question says third, so that answers stop at different steps."""
     model, encoder = tiny

@@ -11,6 +11,7 @@ import torch
 
 from builders.tokenizers import tokenizer_of
 from cinetune import params as params_module
+from cinetune.inference import graphs
 from cinetune.inference.scoring import QuestionPrompt, answer, choose, read
 from cinetune.model import attention, flash, float8, last_layer
 from cinetune.model.base import answer_logits
@@ -152,6 +153,21 @@ def test_questions_behind_a_kept_clip_have_the_probabilities_of_those_read_with_
     (at_once,) = choose(model, encoder, [("Ana has the key.", frames(), asked)])
     for one, other in zip(kept, at_once, strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=NEAR)
+
+
+def test_words_of_a_graph_are_those_of_steps_taken_one_by_one(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make("cuda", torch.float32).eval()
+    asked = [QuestionPrompt(text, None) for text in QUESTIONS]
+    said = []
+    for is_graphed in (False, True, True):
+        monkeypatch.setattr(graphs, "suit", lambda device, wanted=is_graphed: wanted)
+        reading = read(model, encoder, "Ana has the key.", frames())
+        said.append([item.raw for item in answer(model, encoder, reading, asked, max_new_tokens=12)])
+    assert said[0] == said[1] == said[2] and not caplog.messages
+    [step] = graphs._graphs_of(model.get_base_model()).steps.values()
+    assert step.graph is not None
 
 
 @pytest.mark.skipif(

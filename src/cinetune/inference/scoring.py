@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from cinetune.inference.decoding import continued
 from cinetune.model.base import answer_logits
 from cinetune.model.encoder import Encoder
-from cinetune.model.packing import PREFIX, Pack, additive_mask, collate, no_mask, pack
+from cinetune.model.packing import Pack, collate, no_mask, pack
 from cinetune.task.description import LETTERS
 
 Item = TypeVar("Item")
@@ -131,7 +132,8 @@ def answer(
         .logits[0]
         .float()
     )
-    words = _continue(model, encoder, reading.cache, segments, positions[slots], logits, limits, is_wanted)
+    end = encoder.tokenizer.eos_token_id
+    words = continued(model, end, reading.cache, segments, positions[slots], logits, limits, is_wanted)
     # A negative number is how many are taken off the end; what is left is the clip.
     reading.cache.crop(start - reading.cache.get_seq_length())
     replies = _replies(encoder, asked, logits, words)
@@ -228,45 +230,3 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
         while (item := coming.result()) is not None:
             coming = worker.submit(next, items, None)
             yield item
-
-
-def _continue(
-    model: torch.nn.Module,
-    encoder: Encoder,
-    cache: DynamicCache,
-    segments: torch.Tensor,
-    positions: torch.Tensor,
-    logits: torch.Tensor,
-    limits: Sequence[int],
-    is_wanted: Callable[[int], bool],
-) -> list[list[int]]:
-    """Token ids of each question's answer, without the end token.
-
-    segments [T]: owner of each cached token; positions [Q]: of each question's last token; logits
-    [Q, vocabulary]; limits [Q]: of tokens.
-    """
-    end = encoder.tokenizer.eos_token_id
-    dtype = model.get_input_embeddings().weight.dtype
-    answers: list[list[int]] = [[] for _ in limits]
-    running = list(range(len(limits)))
-    for step in range(max(limits)):
-        chosen = logits.argmax(-1).tolist()
-        said = [pair for pair in zip(running, chosen, strict=True) if pair[1] != end and step < limits[pair[0]]]
-        for owner, token in said:
-            answers[owner].append(token)
-        going_on = [(owner, token) for owner, token in said if step + 1 < limits[owner] and is_wanted(owner)]
-        if not going_on:
-            break
-        running = [owner for owner, _ in going_on]
-        owners = torch.tensor(running, device=segments.device)
-        segments = torch.cat([segments, owners + 1])
-        # A question's own tokens all lie before its new one, so ownership alone decides what it sees.
-        allowed = (segments == PREFIX) | (segments == owners[:, None] + 1)
-        logits = model(
-            input_ids=torch.tensor([[token for _, token in going_on]], device=segments.device),
-            position_ids=(positions[owners] + 1 + step)[None],
-            attention_mask=additive_mask(allowed, dtype)[None, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[0]
-    return answers
