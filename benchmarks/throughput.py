@@ -197,7 +197,7 @@ def train_step(
     model.zero_grad(set_to_none=True)
 
 
-def time_training(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
+def time_training(bench: Bench, way: str, repeats: int, profiles: Path | None) -> tuple[float, float]:
     model = attach_lora(bench.model, TRAIN)
     model.train()
     is_usual = way == "usual"
@@ -220,10 +220,24 @@ def time_training(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
     else:
         with compilation.prepared(bench.model, TRAIN, batches[0]["input_ids"].shape[1]):
             taken, peak = timed(on_gpu)
+            if profiles is not None:
+                write_profile(
+                    partial(train_step, model, batches[:1], bench.device, False, on_gpu), profiles / f"{way}.txt"
+                )
     model.unload()
     bench.model.eval()
     gc.collect()
     return sum(map(len, groups)) / taken, peak
+
+
+def write_profile(step: Callable[[], object], path: Path) -> None:
+    """The kernels of a step by the time that they take."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        step()
+        torch.cuda.synchronize()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = profile.key_averages().table(sort_by="self_device_time_total", row_limit=60, max_name_column_width=90)
+    path.write_text(table, encoding="utf-8")
 
 
 def time_scoring(bench: Bench, way: str, repeats: int) -> tuple[float, float]:
@@ -292,13 +306,13 @@ def card_of(gigabytes: int) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def time_way(bench: Bench, way: str, repeats: int) -> Row:
-    train, score = time_training(bench, way, repeats), time_scoring(bench, way, repeats)
+def time_way(bench: Bench, way: str, repeats: int, profiles: Path | None = None) -> Row:
+    train, score = time_training(bench, way, repeats, profiles), time_scoring(bench, way, repeats)
     print(f"{way}: {train[0]:.2f} in training, {score[0]:.2f} in scoring", file=sys.stderr, flush=True)
     return Row(train[0], score[0], train[1], score[1])
 
 
-def time_all(bench: Bench, repeats: int, ways: Sequence[str]) -> dict[str, Row]:
+def time_all(bench: Bench, repeats: int, ways: Sequence[str], profiles: Path | None) -> dict[str, Row]:
     """Rows by way, the slowest first."""
     rows = {}
     for way in (way for way in WAYS if way in ways):
@@ -306,14 +320,14 @@ def time_all(bench: Bench, repeats: int, ways: Sequence[str]) -> dict[str, Row]:
             replace_layers(bench.model, Float8Linear)
         if way not in ("separate", "packed", "fp8") and bench.device == "cuda":
             quantise(bench.model)
-        if way in ("packed", "fp8") and bench.device == "cuda":
-            time_words(bench, way, repeats)
         with card_of(int(way.removesuffix(" GB"))) if way.endswith(" GB") else nullcontext():
-            rows[way] = time_way(bench, way, repeats)
+            rows[way] = time_way(bench, way, repeats, profiles)
         if way in ("packed", "fp8") and " 4" in attention.name_of(bench.model):
             # Another operation behind the same call: nothing is compiled again.
             with mock.patch.object(flash, "kernels_for", lambda *_: flash.OF_TORCH):
                 rows[f"{way} FA2"] = time_way(bench, f"{way} FA2", repeats)
+        if way in ("packed", "fp8") and bench.device == "cuda":
+            time_words(bench, way)
     first = {"usual": rows.pop("usual")} if "usual" in rows else {}
     return first | rows
 
@@ -343,9 +357,13 @@ def limit_of(bench: Bench, dtype: str) -> tuple[float, float]:
     return count / (there + back), count / there
 
 
-def time_words(bench: Bench, way: str, repeats: int) -> None:
+def time_words(bench: Bench, way: str) -> None:
     """Tells the milliseconds of a token by the questions answered together, the first left out, with an adapter."""
     model = attach_lora(bench.model, TRAIN).eval()
+    dtype = bench.model.get_input_embeddings().weight.dtype
+    for weight in (weight for name, weight in model.named_parameters() if ".lora_" in name):
+        # As an adapter is loaded.
+        weight.data = weight.data.to(dtype)
     reading = read(model, bench.encoder, bench.clip.subtitles, bench.frames)
     for is_graphed in (True, False):
         taken = {}
@@ -353,7 +371,7 @@ def time_words(bench: Bench, way: str, repeats: int) -> None:
             asked = [QuestionPrompt(item.text, None) for item in bench.clip.questions[:count]]
             with mock.patch.object(graphs, "suit", lambda _, wanted=is_graphed: wanted):
                 seconds = [
-                    measured(partial(answer, model, bench.encoder, reading, asked, tokens), bench.device, repeats)[0]
+                    measured(partial(answer, model, bench.encoder, reading, asked, tokens), bench.device, 1)[0]
                     for tokens in WORD_TOKENS
                 ]
             taken[count] = (seconds[1] - seconds[0]) / (WORD_TOKENS[1] - WORD_TOKENS[0]) * 1000
@@ -378,6 +396,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, help="questions a clip; 32, or 16 with --tiny")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the median counts")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="all by default, of which the tiny model knows three")
+    parser.add_argument("--profiles", type=Path, help="a folder for the kernels of one training pack, a file a way")
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
         parser.error("the 7B model needs a GPU: add --tiny to time the tiny one on this machine.")
@@ -391,7 +410,7 @@ def main() -> None:
     print(f"attention: {attention.name_of(bench.model)}", flush=True)
     if not options.tiny:
         print(f"reading the language model's weights takes {reading_ms(bench.model):.1f} ms", flush=True)
-    tell(bench, time_all(bench, options.repeats, ways), limits, options.repeats)
+    tell(bench, time_all(bench, options.repeats, ways, options.profiles), limits, options.repeats)
 
 
 def tell(bench: Bench, rows: dict[str, Row], limits: dict[str, tuple[float, float]], repeats: int) -> None:

@@ -44,7 +44,7 @@ def forward(q: Any, k: Any, v: Any, *, softmax_scale: float, causal: bool, retur
     sums = scores.logsumexp(-1)
     values = v.double().repeat_interleave(q.shape[1] // v.shape[1], 1)
     mixed = torch.einsum("hqk,khw->qhw", (scores - sums[..., None]).exp(), values)
-    found = mixed.to(q.dtype), sums.to(torch.promote_types(torch.float32, q.dtype))
+    found = mixed.to(q.dtype).contiguous(), sums.to(torch.promote_types(torch.float32, q.dtype))
     return (*(found if borders is not None else (one[None] for one in found)), None, None, None)
 
 

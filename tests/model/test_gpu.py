@@ -35,7 +35,7 @@ def difference(found: torch.Tensor, right: torch.Tensor) -> float:
     return ((found.double() - right.double()).norm() / right.double().norm()).item()
 
 
-@pytest.fixture(params=["FlashAttention 2", "FlashAttention 4"])
+@pytest.fixture(params=["FlashAttention 2", "FlashAttention 4"], ids=["fa2", "fa4"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each implementation of the products, whichever would be chosen."""
     if request.param == "FlashAttention 2":
