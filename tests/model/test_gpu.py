@@ -116,6 +116,8 @@ def test_a_pack_on_a_gpu_has_the_gradients_of_one_on_a_cpu(
     encoder: Encoder, is_compiled: bool, recomputed: int
 ) -> None:
     model = make("cuda", torch.bfloat16)
+    # What was compiled for other tests counts against the number of versions of a layer.
+    torch._dynamo.reset()
     compilation.prepare(model, is_compiled, recomputed)
     # Lengths differ from pack to pack, and the layers are compiled for all of them.
     for questions in (QUESTIONS, QUESTIONS[:1], QUESTIONS[1:]):
@@ -197,6 +199,7 @@ class TestFloat8:
         for module in rounded.modules():
             if hasattr(module, "base_layer"):
                 module.base_layer = float8.Float8Linear(module.base_layer)
+        torch._dynamo.reset()
         compilation.prepare(rounded, is_compiled, 1)
         for questions in (QUESTIONS, QUESTIONS[:1]):
             item = make_pack(encoder, questions)
