@@ -49,22 +49,22 @@ def forward(q: Any, k: Any, v: Any, *, softmax_scale: float, causal: bool, retur
 
 
 def backward(
-    q: Any, k: Any, v: Any, out: Any, dout: Any, lse: Any, *, softmax_scale: float, causal: bool, **segments: Any
+    q: Any, k: Any, v: Any, out: Any, upper: Any, lse: Any, *, softmax_scale: float, causal: bool, **segments: Any
 ) -> Any:
     borders = segments.get("cu_seqlens_q")
     assert causal == (borders is not None)
     if borders is None:
-        (q,), (k,), (v,), (out,), (dout,), (lse,) = q, k, v, out, dout, lse
+        (q,), (k,), (v,), (out,), (upper,), (lse,) = q, k, v, out, upper, lse
     dtype, group = q.dtype, q.shape[1] // k.shape[1]
-    q, k, v, out, dout, lse = (tensor.double() for tensor in (q, k, v, out, dout, lse))
+    q, k, v, out, upper, lse = (tensor.double() for tensor in (q, k, v, out, upper, lse))
     keys, values = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     parts = (shares(q, k, borders, softmax_scale) - lse[..., None]).exp()
-    inner = torch.einsum("qhw,khw->hqk", dout, values) - (dout * out).sum(-1).T[..., None]
+    inner = torch.einsum("qhw,khw->hqk", upper, values) - (upper * out).sum(-1).T[..., None]
     slopes = parts * inner * softmax_scale
     grads = [
         torch.einsum("hqk,khw->qhw", slopes, keys),
         torch.einsum("hqk,qhw->khw", slopes, q).unflatten(1, (-1, group)).sum(2),
-        torch.einsum("hqk,qhw->khw", parts, dout).unflatten(1, (-1, group)).sum(2),
+        torch.einsum("hqk,qhw->khw", parts, upper).unflatten(1, (-1, group)).sum(2),
     ]
     return tuple(grad.to(dtype) if borders is not None else grad.to(dtype)[None] for grad in grads)
 

@@ -71,7 +71,7 @@ def _at_answers(
     )
     chosen = hidden_states.index_select(1, answers) + attention.o_proj(mixed.transpose(1, 2).flatten(2))
     chosen = chosen + layer.mlp(layer.post_attention_layernorm(chosen))
-    return torch.zeros_like(hidden_states).index_copy(1, answers, chosen)
+    return torch.zeros_like(hidden_states).index_copy(1, answers, chosen.to(hidden_states.dtype))
 
 
 def _visible(answers: torch.Tensor, questions: Layout, tokens: int) -> torch.Tensor:
