@@ -111,6 +111,20 @@ def test_a_cache_that_would_be_too_long_grows_instead(tiny: Tiny, monkeypatch: p
     assert words(tiny) == right
 
 
+def test_a_cache_that_would_take_most_of_the_free_memory_grows_instead(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = words(tiny)
+    graphs.release(tiny[0])
+    # Of six layers with keys and values of 192 numbers in float32.
+    needed = 6 * 2 * 192 * 4 * 512
+    monkeypatch.setattr(graphs, "_free_bytes", lambda base: 2 * needed - 1)
+    assert words(tiny) == right and not of(tiny).steps and not caplog.messages
+    monkeypatch.setattr(graphs, "_free_bytes", lambda base: 2 * needed)
+    assert words(tiny) == right and of(tiny).steps
+    assert sum(part.nbytes for layer in of(tiny).held for part in layer) == needed
+
+
 def test_numbers_that_are_none_from_an_earlier_pack_do_not_come_back(tiny: Tiny) -> None:
     right = words(tiny)
     with torch.inference_mode():

@@ -8,6 +8,7 @@ a time; another one steps as on a CPU, and so does everything where no graph can
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ import torch
 from transformers import DynamicCache
 
 from cinetune.model.packing import PREFIX
+from cinetune.runtime import memory
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,8 @@ TOKENS_A_SIZE = 512
 # A longer cache, which every step would read to its end, is left to grow.
 LONGEST = 8192
 GRAPHS_KEPT = 8
+# Of the free memory, for the graphs' cache at most.
+FREE_SHARE = 0.5
 
 Take = Callable[[Sequence[tuple[int, int]]], list[int]]
 
@@ -81,6 +85,8 @@ class Stepper:
             return None
         try:
             step = self.graphs.step_of(self.base, rows, length)
+            if step is None:
+                return None
             step.begin(self.cache, self.segments, self.positions, going_on)
             step.prepare(self.base, self.graphs.pool)
         except RuntimeError as error:
@@ -99,11 +105,14 @@ class _Graphs:
         self.held: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.steps: dict[tuple[int, int], _Step] = {}
 
-    def step_of(self, base: Any, rows: int, length: int) -> _Step:
+    def step_of(self, base: Any, rows: int, length: int) -> _Step | None:
+        """None where a cache of such a length would take most of the memory that is free."""
         made_for = _identity(base)
         if made_for != self.made_for or not self.held or self.held[0][0].shape[2] < length:
             self.steps.clear()
             self.held.clear()
+            if _cache_bytes(base, length) > FREE_SHARE * _free_bytes(base):
+                return None
             self.held = _empty_cache(base, length)
             self.made_for = made_for
             self.pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
@@ -140,7 +149,7 @@ def _identity(base: Any) -> tuple[Any, ...]:
     """Where all weights lie, and which adapters are at work."""
     language = base.model.language_model
     adapters = [
-        (module.merged, module.disable_adapters, tuple(module.active_adapters))
+        (module.merged, module.disable_adapters, *((name, module.scaling.get(name)) for name in module.active_adapters))
         for module in language.modules()
         if hasattr(module, "active_adapters") and hasattr(module, "merged")
     ]
@@ -148,12 +157,25 @@ def _identity(base: Any) -> tuple[Any, ...]:
     return base.training, *adapters, *(weight.data_ptr() for weight in weights)
 
 
+def _cache_shape(base: Any, length: int) -> tuple[int, ...]:
+    config = base.config.text_config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_hidden_layers, 2, 1, config.num_key_value_heads, length, width
+
+
+def _cache_bytes(base: Any, length: int) -> int:
+    return math.prod(_cache_shape(base, length)) * base.get_input_embeddings().weight.element_size()
+
+
+def _free_bytes(base: Any) -> float:
+    return memory.free_bytes() if base.get_input_embeddings().weight.is_cuda else math.inf
+
+
 def _empty_cache(base: Any, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Keys and values [1, heads, length, width] of each layer."""
-    config, like = base.config.text_config, base.get_input_embeddings().weight
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shape = 1, config.num_key_value_heads, length, width
-    return [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(config.num_hidden_layers)]
+    layers, _, *shape = _cache_shape(base, length)
+    like = base.get_input_embeddings().weight
+    return [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(layers)]
 
 
 class _Step:
