@@ -52,10 +52,11 @@ from cinetune import params as params_module
 from cinetune.data.mini import ask, talk
 from cinetune.inference import graphs
 from cinetune.inference.scoring import QuestionPrompt, answer, choose, read
-from cinetune.model import attention, flash, last_layer
+from cinetune.model import attention
 from cinetune.model.attention import IMPLEMENTATION
 from cinetune.model.base import LORA_TARGETS, replace_projections
 from cinetune.model.encoder import Encoder, encoder_for
+from cinetune.model.fast import flash, last_layer
 from cinetune.model.float8 import Float8Linear
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import collate, training_pack, weights

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from builders.projects import ROOT, add_inputs, make_project
-from cinetune.model import flash
+from cinetune.model.fast import flash
 
 pytestmark = pytest.mark.experience
 

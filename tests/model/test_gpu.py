@@ -13,9 +13,10 @@ from builders.tokenizers import tokenizer_of
 from cinetune import params as params_module
 from cinetune.inference import graphs
 from cinetune.inference.scoring import QuestionPrompt, answer, choose, read
-from cinetune.model import attention, flash, float8, last_layer
+from cinetune.model import attention, float8
 from cinetune.model.base import answer_logits
 from cinetune.model.encoder import Encoder, encoder_for
+from cinetune.model.fast import flash, last_layer
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import Pack, collate, pack
 from cinetune.pretraining import architecture

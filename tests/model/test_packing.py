@@ -10,10 +10,10 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from builders.packs import QUESTIONS, SUBTITLES
 from builders.tokenizers import tokenizer_of
 from cinetune import params as params_module
-from cinetune.model import last_layer
 from cinetune.model.attention import IMPLEMENTATION, SHARED_PREFIX, question_layout
 from cinetune.model.base import answer_logits, embedded
 from cinetune.model.encoder import encoder_for
+from cinetune.model.fast import last_layer
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import collate, model_inputs, normalise, pack, pieces, stack, training_pack, weights
 from cinetune.pretraining import architecture

@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from cinetune.model import flash
+from cinetune.model.fast import flash
 
 SHARED_PREFIX = "shared_prefix"
 # Only the language model reads packs. Eager attention must not be used with masks of booleans, nor flash attention

@@ -11,8 +11,9 @@ import torch
 from transformers import BitsAndBytesConfig, VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
 from cinetune.errors import InputError
-from cinetune.model import float8, last_layer, lookup
+from cinetune.model import float8, lookup
 from cinetune.model.attention import IMPLEMENTATION
+from cinetune.model.fast import last_layer
 from cinetune.model.shape import UNUSABLE, check_files, read_shape, unusable
 from cinetune.params import ModelParams
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from cinetune.model import attention, flash
+from cinetune.model import attention
+from cinetune.model.fast import flash
 
 pytestmark = pytest.mark.training
 
