@@ -14,7 +14,7 @@ from PIL import Image
 from builders.refusals import sentence
 from cinetune.runtime import observation
 from cinetune.runtime.observation import Observation, Span
-from cinetune.task.checks import check_row
+from cinetune.task.checks import check_row, named
 from cinetune.task.description import CINEPILE
 from cinetune.tracking import lifecycle
 from cinetune.tracking.traces import writing
@@ -136,7 +136,7 @@ def test_a_verdict_becomes_a_question_that_can_be_trained_on(
     judged(verdicts)
     [row], refused = corrections()
     assert refused == {} and set(CINEPILE.columns.values()) == set(row)
-    assert check_row(row) is None
+    assert check_row(named(row, CINEPILE)) is None
     assert (row["answer_key"], row["answer_key_position"]) == (CHOICES[right], right)
     assert (row["clip_id"], row["movie_name"], row["year"]) == ("mini0001_00", "Film", 1999)
     assert row["subtitles"] == "<subtitle> Look at it."
