@@ -219,8 +219,8 @@ def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
     return name, digest
 
 
-def evaluate_version(parent: Run, params: Params, split: str, version: str) -> Evaluation:
-    """What a version of `register.name` answers to a split of this data, shown what it was trained with.
+def evaluate_version(parent: Run, params: Params, asked: Evaluation, version: str) -> Evaluation:
+    """What a version of `register.name` answers to the questions of an evaluation, shown what it was trained with.
 
     In a run below `parent`. Raises InputError where it cannot be evaluated here.
     """
@@ -234,9 +234,10 @@ def evaluate_version(parent: Run, params: Params, split: str, version: str) -> E
         )
     for section in SEEN_SECTIONS:
         params = params.override(section, made_with.get(section, {}))
+    params = params.override("data", asked.made_from.get("params", {}).get("data", {}))
     wanted = {
         "model": f"models:/{name}/{version}",
-        "split": split,
+        "split": asked.summary["split"],
         "ablation": "none",
         "ablations": "none",
         "allow": "",

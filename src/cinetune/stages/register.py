@@ -69,7 +69,7 @@ def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
     known = registry.version_of(chosen.name, adapter.digest)
     version = known or _create(params, adapter, evaluation, licence, tracked)
     print(f"register: {chosen.adapter} is version {version} of {chosen.name}{' already' if known else ''}.")
-    ask = partial(pipeline.evaluate_version, tracked, params, evaluation.summary["split"])
+    ask = partial(pipeline.evaluate_version, tracked, params, evaluation)
     return version, promotion.promote(params, version, evaluation, ask)
 
 
