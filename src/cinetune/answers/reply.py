@@ -25,9 +25,9 @@ TURN = re.compile(
     r"|<start_of_turn>[ \t]*(?P<short>\w+)"
     r"|<\|(?P<token>user|human|system|assistant|model)\|>"
     r"|(?P<bracket>\[/?INST\])"
-    r"|^[#>*_ \t]*(?P<word>[Uu]ser|[Hh]uman|HUMAN|[Aa]ssistant|GPT|[Mm]odel|[Bb]ot)[*_ \t]*(?::[*_]*|$)"
+    r"|^[#>*_ \t]*(?P<word>user|human|assistant|gpt|model|bot)[*_ \t]*(?::[*_]*|$)"
     r"|^#+[ \t]*(?P<heading>Instruction|Input|Response)[ \t]*:",
-    re.MULTILINE,
+    re.MULTILINE | re.IGNORECASE,
 )
 ANSWERING_ROLES = ("assistant", "model", "gpt", "bot", "response", "[/inst]")
 # Words that a reply may use too count as markers only where they stand as in the template.
