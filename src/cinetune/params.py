@@ -59,6 +59,7 @@ Ablation = Literal[
 
 @dataclass(frozen=True, config=STRICT)
 class DataParams:
+    # Empty for what the folder says of itself: task.data_card.name_of tells.
     name: str
     root: str
 

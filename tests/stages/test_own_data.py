@@ -36,7 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
             question = f"Where is shot {place // 10 + 1} set?"
             writer.writerow([names[place % 10], question, "|".join(PLACES), "ABC"[place % 3]])
         writer.writerow(["gone.mp4", "Where?", "|".join(PLACES), "A"])
-    mine = {"data": {"name": "mydata", "root": "mydata"}, "register": {"name": "mine"}}
+    mine = {"data": {"root": "mydata"}, "register": {"name": "mine"}}
     (project.root / "mydata.yaml").write_text(yaml.safe_dump(mine | {"predict": {"model": "models:/mine@champion"}}))
     yield project
 
@@ -45,7 +45,7 @@ def test_thirty_rows_and_ten_videos_become_a_served_model(project: Project) -> N
     done = project.cinetune("import", "--questions", "mine.csv", "--videos", "videos", "--out", "mydata")
     assert done.returncode == 0, done.stderr
     assert "mine.csv, row 31: video 'gone.mp4' does not exist in 'videos'" in done.stderr
-    assert "set data.name to mydata and data.root to mydata" in done.stdout
+    assert "mydata is ready: set data.root to mydata" in done.stdout
     done = project.run([sys.executable, "-m", "cinetune", "main", "--params", "mydata.yaml"], timeout_s=800)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((project.root / "outputs" / "evaluation" / "finetuned" / "metrics.json").read_text())

@@ -21,6 +21,7 @@ from cinetune.artifacts import Adapter
 from cinetune.errors import InputError
 from cinetune.files import file_md5, write_json
 from cinetune.params import Params, SweepParams
+from cinetune.task import data_card
 
 # From the least to the most; the others are lists of values to choose from.
 RANGES = ("learning_rate", "lora_dropout")
@@ -54,7 +55,7 @@ def settings_of(params: Params) -> dict[str, str]:
     """All that trials have in common; with others they could not be compared."""
     flat = {
         f"{section}.{name}": str(value)
-        for section, values in params.sections(*SECTIONS).items()
+        for section, values in data_card.named(params).sections(*SECTIONS).items()
         for name, value in values.items()
     }
     questions = Path(params.data.root) / "questions" / "train.parquet"

@@ -25,7 +25,7 @@ from cinetune.model.planning import Plan, PlannedPack, Schedule, schedule
 from cinetune.model.shape import read_shape
 from cinetune.model.sizes import Size, kept_bytes, size_of
 from cinetune.params import DataParams, ModelParams, Params
-from cinetune.task import description, groups, questions
+from cinetune.task import data_card, description, groups, questions
 from cinetune.task.description import CINEPILE, Published, Task
 from cinetune.task.questions import ClipQuestions, Question
 
@@ -107,7 +107,7 @@ def describe(params: Params) -> list[str]:
     questions_file = Path(params.data.root) / "questions" / "train.parquet"
     task = description.of_folder(params.data.root)
     # Of data that nothing can stand in for the questions must be here.
-    if task.published is None or questions_file.is_file() or version_of(params.data.name, task) is None:
+    if task.published is None or questions_file.is_file() or version_of(data_card.name_of(params.data), task) is None:
         planned = training_plan(params, encoder_of(params, config, tokenizer, task))
         if planned.counted_clips < planned.training_clips:
             notes.append(counted_note(planned))

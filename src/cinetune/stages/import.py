@@ -4,7 +4,7 @@ Takes question files (CSV, JSON or Parquet, separated by |; `test=<file>` gives 
 question, choices and answer, and optionally category, group, subtitles, start and end; and a folder of videos. Makes
 <out>/questions/{train,test}.parquet, <out>/clips/, <out>/task.yaml, <out>/card.json, <out>/import.json and
 <out>/rejected.jsonl with each row that cannot be used. Run it with
-`mlflow run . -e import -P questions=mine.csv -P videos=folder -P out=mydata`, then set data.name and data.root.
+`mlflow run . -e import -P questions=mine.csv -P videos=folder -P out=mydata`, then set data.root.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(params: Params) -> Path:
         tracked.log_metrics({"rows": num_rows, "rows_rejected": len(imported.rejected)})
         tracked.describe("; ".join(imported.lines))
         print(*(f"import: {line}." for line in imported.lines), sep="\n")
-        print(f"import: {folder} is ready: set data.name to {importer.name_of(chosen)} and data.root to {folder}.")
+        print(f"import: {importer.name_of(chosen)} is ready: set data.root to {folder}.")
         return folder
 
 

@@ -27,19 +27,20 @@ def run(params: Params) -> None:
     from cinetune.data import licences
     from cinetune.evaluation import metrics
     from cinetune.report import evaluation_report
-    from cinetune.task import description
+    from cinetune.task import data_card, description
 
-    name = pipeline.run_name("main", params.data.name, *pipeline.unusual(params, "train"))
+    data = data_card.name_of(params.data)
+    name = pipeline.run_name("main", data, *pipeline.unusual(params, "train"))
     with lifecycle.start("main", name=name) as tracked:
         if not isinstance(tracked, runs.Run):
             raise InputError("main writes to MLflow: unset CINETUNE_UNTRACKED, or run `dvc repro`.")
         _check_inputs(params)
         # Registration would refuse it after all the work.
         task = description.of_folder(params.data.root)
-        licences.of_data(params.data.name, params.register.accept_licence, task)
-        registry.check_data(params.register.name, params.data.name)
+        licences.of_data(data, params.register.accept_licence, task)
+        registry.check_data(params.register.name, data)
         tracked.set_tags(pipeline.tags_of(params))
-        tracked.log_params(params.to_dict())
+        tracked.log_params(data_card.named(params).to_dict())
         for split in ("train", params.evaluate.split):
             pipeline.log_questions(tracked, params, split)
         with loop.written_params(params) as file:

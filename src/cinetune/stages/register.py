@@ -57,6 +57,7 @@ def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
     from cinetune.artifacts import Adapter, Evaluation
     from cinetune.data import licences
     from cinetune.serving import packaging
+    from cinetune.task import data_card
     from cinetune.tracking import promotion
 
     chosen = params.register
@@ -64,8 +65,9 @@ def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
     evaluation = Evaluation.open(chosen.evaluation, remedy=f"evaluate {chosen.adapter!r} first")
     params = adapter.params(params)
     evaluation.check_of(adapter, params, packaging.measured(params, adapter.task))
-    licence = licences.of_data(params.data.name, chosen.accept_licence, adapter.task)
-    registry.check_data(chosen.name, params.data.name)
+    data = data_card.name_of(params.data)
+    licence = licences.of_data(data, chosen.accept_licence, adapter.task)
+    registry.check_data(chosen.name, data)
     known = registry.version_of(chosen.name, adapter.digest)
     version = known or _create(params, adapter, evaluation, licence, tracked)
     print(f"register: {chosen.adapter} is version {version} of {chosen.name}{' already' if known else ''}.")
@@ -89,7 +91,7 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
     registry.describe_model(name, DESCRIPTION.format(name=name, subject=adapter.task.subject))
     prompt = registry.register_prompt(name, info.model_uri, adapter.task)
     # The rest is in the card, and whole in the version's origin.json.
-    tags = {"accuracy": model_card.accuracy(summary), "data": params.data.name, "licence": licence, "prompt": prompt}
+    tags = {"accuracy": model_card.accuracy(summary), "data": origin["data"], "licence": licence, "prompt": prompt}
     return registry.create_version(name, info.model_uri, adapter.digest, tags)
 
 

@@ -21,6 +21,7 @@ from cinetune.errors import InputError
 from cinetune.files import whole_folder
 from cinetune.params import Params
 from cinetune.runtime import checkpoints
+from cinetune.task import data_card
 from cinetune.tracking import runs
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _finish(params: Params, study: Study, space: Mapping[str, BaseDistribution],
     target = pipeline.RUNS / tracked.id / "sweep"
     with whole_folder(target) as folder:
         measured = sweeps.write(folder, target, params, study)
-        sweep_report.write(folder, measured, space, params.data.name)
+        sweep_report.write(folder, measured, space, data_card.name_of(params.data))
     best = study.best_trial
     tracked.log_artifacts(target, "sweep")
     tracked.set_tags({"best": sweeps.name_of(best.params), "best.run": best.user_attrs[sweeps.RUN]})

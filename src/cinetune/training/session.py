@@ -15,7 +15,7 @@ from cinetune.frames.store import FrameStore
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
 from cinetune.runtime import checkpoints, distributed
-from cinetune.task import description, groups, prompts, questions
+from cinetune.task import data_card, description, groups, prompts, questions
 from cinetune.task.description import Task
 from cinetune.task.questions import ClipQuestions
 
@@ -73,7 +73,7 @@ def _measured_base(params: Params) -> dict[str, str]:
 
 def settings_of(params: Params) -> dict[str, dict[str, Any]]:
     """The sections that an adapter is saved with."""
-    settings = params.sections(*SECTIONS)
+    settings = data_card.named(params).sections(*SECTIONS)
     settings["train"] = {name: value for name, value in settings["train"].items() if name not in HOW}
     return settings
 

@@ -99,7 +99,7 @@ def claim(params: ImportParams) -> Path:
 
 
 def name_of(params: ImportParams) -> str:
-    """What data.name must call it."""
+    """What reports and runs call it."""
     return params.name or Path(params.out).resolve().name
 
 
