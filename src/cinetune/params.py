@@ -176,7 +176,7 @@ class TrainParams:
 @dataclass(frozen=True, config=STRICT)
 class EvaluateParams:
     model: str
-    split: Literal["train", "test"]
+    split: Literal["train", "validation", "test"]
     ablation: Ablation
     ablations: str
     allow: str

@@ -21,7 +21,7 @@ from cinetune.artifacts import Adapter
 from cinetune.errors import InputError
 from cinetune.files import file_md5, write_json
 from cinetune.params import Params, SweepParams
-from cinetune.task import data_card
+from cinetune.task import data_card, questions
 
 # From the least to the most; the others are lists of values to choose from.
 RANGES = ("learning_rate", "lora_dropout")
@@ -58,8 +58,9 @@ def settings_of(params: Params) -> dict[str, str]:
         for section, values in data_card.named(params).sections(*SECTIONS).items()
         for name, value in values.items()
     }
-    questions = Path(params.data.root) / "questions" / "train.parquet"
-    return {name: value for name, value in flat.items() if name not in HOW} | {"the questions": file_md5(questions)}
+    root = params.data.root
+    digests = " ".join(file_md5(questions.file_of(root, split)) for split in questions.training_splits(root))
+    return {name: value for name, value in flat.items() if name not in HOW} | {"the questions": digests}
 
 
 def read_space(sweep: SweepParams, processes: int) -> dict[str, BaseDistribution]:

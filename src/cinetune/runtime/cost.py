@@ -124,7 +124,10 @@ def training_plan(params: Params, encoder: Encoder) -> TrainingPlan:
     """Of the questions that are here; above COUNTED_CLIPS clips the tokens of a part of them are counted."""
     train, task = params.train, description.of_folder(params.data.root)
     clips = questions.load(params.data.root, "train")
-    training_clips, validation_clips = groups.split_groups(clips, train.validation_fraction, train.seed, task.group)
+    given = questions.load_validation(params.data.root)
+    training_clips, validation_clips = (
+        (clips, given) if given else groups.split_groups(clips, train.validation_fraction, train.seed, task.group)
+    )
     longest, rest = _longest_apart(training_clips)
     evenly = rest[:: -(-len(rest) // COUNTED_CLIPS) or 1]
     limits = train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack

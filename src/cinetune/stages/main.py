@@ -27,7 +27,7 @@ def run(params: Params) -> None:
     from cinetune.data import licences
     from cinetune.evaluation import metrics
     from cinetune.report import evaluation_report
-    from cinetune.task import data_card, description
+    from cinetune.task import data_card, description, questions
 
     data = data_card.name_of(params.data)
     name = pipeline.run_name("main", data, *pipeline.unusual(params, "train"))
@@ -41,7 +41,7 @@ def run(params: Params) -> None:
         registry.check_data(params.register.name, data)
         tracked.set_tags(pipeline.tags_of(params))
         tracked.log_params(data_card.named(params).to_dict())
-        for split in ("train", params.evaluate.split):
+        for split in dict.fromkeys((*questions.training_splits(params.data.root), params.evaluate.split)):
             pipeline.log_questions(tracked, params, split)
         with loop.written_params(params) as file:
             variables = {
@@ -70,7 +70,8 @@ def _check_inputs(params: Params) -> None:
     if pipeline.has_frames_alone(params):
         logger.info("main: %s has no clips, so their frames are taken as they are.", params.data.root)
     else:
-        loop.pull_missing(params.data.root, ["questions/train.parquet", "questions/test.parquet", pipeline.CLIPS])
+        files = [f"questions/{split}.parquet" for split in ("train", params.evaluate.split)]
+        loop.pull_missing(params.data.root, [*files, pipeline.CLIPS])
     if not lookup.is_hub_id(params.model.base):
         loop.pull_missing(params.model.base, ["config.json"])
     pipeline.check_data(params)

@@ -78,6 +78,7 @@ def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
 def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: str, tracked: runs.Tracker) -> str:
     from cinetune.evaluation import metrics
     from cinetune.serving import model_card, packaging
+    from cinetune.task import questions
 
     summary, name = evaluation.summary, params.register.name
     origin = pipeline.origin_of(params, adapter, evaluation, tracked.experiment_id) | {"licence": licence}
@@ -85,7 +86,8 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
     info = packaging.log_model(adapter, params, summary, origin, params.register.embed_base, evaluation)
     # A version can be made where the data is not.
     if Path(params.data.root).is_dir():
-        pipeline.log_questions(tracked, params, "train")
+        for split in questions.training_splits(params.data.root):
+            pipeline.log_questions(tracked, params, split)
         dataset = pipeline.log_questions(tracked, params, summary["split"])
         tracked.log_model_metrics(info.model_id, metrics.mlflow_metrics(summary), dataset)
     registry.describe_model(name, DESCRIPTION.format(name=name, subject=adapter.task.subject))

@@ -79,15 +79,15 @@ def groups_of(root: str | Path, split: str) -> set[str]:
     return {key for key in keys_of(table.drop_duplicates(), task) if key is not None}
 
 
-def shared_groups(groups: Iterable[str], root: str | Path, other_split: str) -> list[str]:
-    """Those of the groups that the other split has questions about as well; logs a warning where there are any."""
+def shared_groups(groups: Iterable[str], split: str, root: str | Path, other_split: str) -> list[str]:
+    """Those of a split's groups that the other has questions about as well; logs a warning where there are any."""
     others, task = groups_of(root, other_split), description.of_folder(root)
     shared = sorted({group for group in groups if group_key(group) in others})
     if shared:
         names = ", ".join(repr(group) for group in shared[:MAX_GROUPS_NAMED])
         more = f" and {len(shared) - MAX_GROUPS_NAMED} more" if len(shared) > MAX_GROUPS_NAMED else ""
-        told = task.groups.capitalize()
-        logger.warning("%s in training and test questions alike: %d (%s%s).", told, len(shared), names, more)
+        told = f"{task.groups.capitalize()} in {split} and {other_split} questions alike"
+        logger.warning("%s: %d (%s%s).", told, len(shared), names, more)
     return shared
 
 

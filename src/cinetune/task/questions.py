@@ -23,6 +23,7 @@ from cinetune.task.groups import group_key, name_of, spellings
 
 # Kept in the files: questions were written from the one, and links are shown instead of the other.
 NEVER_READ = ("scene", "title")
+TRAINING, VALIDATION = "train", "validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,17 @@ def load(root: str | Path, split: str) -> list[ClipQuestions]:
     with _reading(path, task) as file, columns.without_garbage_collection():
         names = {name: task.names.get(name) for name in MAPPED if name not in NEVER_READ}
         return _grouped(columns.records(file, names), str(path), task)
+
+
+def training_splits(root: str | Path) -> tuple[str, ...]:
+    """The splits that a training reads: a folder may say itself which questions it is validated on."""
+    is_given = (Path(root) / "questions" / f"{VALIDATION}.parquet").is_file()
+    return (TRAINING, VALIDATION) if is_given else (TRAINING,)
+
+
+def load_validation(root: str | Path) -> list[ClipQuestions]:
+    """The clips that a training is to be validated on; none where its own are divided for that."""
+    return load(root, VALIDATION) if VALIDATION in training_splits(root) else []
 
 
 def clip_ids_of(root: str | Path, split: str) -> list[str]:

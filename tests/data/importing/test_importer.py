@@ -232,7 +232,13 @@ def test_given_splits_are_kept_and_a_group_in_two_of_them_stays_in_the_test(tmp_
     assert imported.found["shared_questions"] == 1
     rows = [each | {"split": split} for each, split in zip(FOUR, ("train", "val", "training", "test"), strict=True)]
     run(tmp_path, rows)
-    assert list(table(tmp_path, "test")["url"]) == ["d.mp4"] and len(table(tmp_path)) == 3
+    asked = {split: list(table(tmp_path, split)["url"]) for split in ("train", "validation", "test")}
+    assert asked == {"train": ["a.mp4", "c.mp4"], "validation": ["b.mp4"], "test": ["d.mp4"]}
+    # With these at hand one group is enough to train on; importing again leaves no file of before.
+    run(tmp_path, [row("a.mp4"), row("b.mp4"), row("c.mp4", split="validation")], test_fraction=0.5)
+    assert len(table(tmp_path)) == len(table(tmp_path, "validation")) == len(table(tmp_path, "test")) == 1
+    run(tmp_path, FOUR)
+    assert not (tmp_path / "mydata/questions/validation.parquet").exists()
 
 
 def test_the_balance_and_the_sizes_are_reported(tmp_path: Path, videos: Path) -> None:
