@@ -259,7 +259,7 @@ def write_traces(run: Tracker, params: Params, seen: Sequence[Observation]) -> N
     if not isinstance(run, Run):
         return
     # A file may be anybody's.
-    data = "" if Path(params.predict.video).is_file() else data_card.name_of(params.data)
+    data = data_card.name_of(params.data) if params.predict.video.startswith("clip:") else ""
     with writing.told("a trace"):
         tags, has_content = queries.hashes(params.predict.model), writing.shows_content(params.trace.content, data)
         for one in seen:

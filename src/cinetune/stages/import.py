@@ -33,7 +33,7 @@ def run(params: Params) -> Path:
         folder = importer.claim(chosen)
         fetched = folder.with_name(f"{folder.name}-fetched")
         fetch = partial(fetching.fetch, folder=fetched, params=params, progress=partial(progress, "import"))
-        imported = importer.run(chosen, fetch, params.frames.timeout_s)
+        imported = importer.run(chosen, fetch, params.frames.timeout_s, params.frames.images_per_s)
         num_rows = imported.found["rows"]
         for line in summary.complaints(imported.rejected, num_rows):
             logger.warning("import: %s", line)

@@ -71,7 +71,7 @@ def no_links(links: Sequence[Link]) -> Mapping[str, Path | str]:
 
 def run(tmp_path: Path, rows: Sequence[Mapping[str, Any]] | Path | str, **values: Any) -> Imported:
     given = rows if isinstance(rows, Path | str) else write_csv(tmp_path / "mine.csv", rows)
-    return importer.run(params_of(tmp_path, given, **values), no_links, 20.0)
+    return importer.run(params_of(tmp_path, given, **values), no_links, 20.0, 1.0)
 
 
 def table(tmp_path: Path, split: str = "train") -> pd.DataFrame:
@@ -259,10 +259,13 @@ def test_folders_of_images_are_clips(tmp_path: Path, videos: Path) -> None:
     (videos / "shots").mkdir()
     for number, picture in enumerate(numbered(3)):
         Image.fromarray(picture).save(videos / "shots" / f"{number}.png")
-    imported = run(tmp_path, [row("shots"), row("shots", "Cut?", start=1), *FOUR])
-    assert list(reasons(imported).values()) == ["video 'shots' is a folder of images, which has no start and end"]
-    (folder,) = [path for path in (tmp_path / "mydata" / "clips").iterdir() if path.is_dir()]
-    assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png", "2.png"]
+    parts = [row("shots", "Cut?", start=1), row("shots", "Late?", start=9), row("shots", "End?", start=1, end=2)]
+    imported = run(tmp_path, [row("shots"), *parts, *FOUR])
+    late = "video 'shots' ends at 3.0 s: nothing lies between 9 s and 3 s"
+    assert list(reasons(imported).values()) == [late]
+    folders = [path for path in (tmp_path / "mydata" / "clips").iterdir() if path.is_dir()]
+    held = sorted(sorted(path.name for path in folder.iterdir()) for folder in folders)
+    assert held == [["0.png", "1.png", "2.png"], ["1.png"], ["1.png", "2.png"]]
 
 
 def test_links_are_fetched_and_those_that_are_not_are_told_of(tmp_path: Path, videos: Path) -> None:
@@ -273,7 +276,7 @@ def test_links_are_fetched_and_those_that_are_not_are_told_of(tmp_path: Path, vi
         return {each.url: videos / "a.mp4" if each.kind == "http" else "is private." for each in links}
 
     path = write_csv(tmp_path / "mine.csv", [*FOUR, row(link), row(gone), row(link, "Part?", start=1, end=3)])
-    imported = importer.run(params_of(tmp_path, path), fetch, 20.0)
+    imported = importer.run(params_of(tmp_path, path), fetch, 20.0, 1.0)
     assert list(reasons(imported)) == ["mine.csv, row 6"]
     assert reasons(imported)["mine.csv, row 6"].endswith("AAAAAAAAAAA' is private")
     assert len(list((tmp_path / "mydata" / "clips").iterdir())) == 6

@@ -62,17 +62,18 @@ class Imported:
     rejected: Sequence[Mapping[str, str]]
 
 
-def run(params: ImportParams, fetch: Fetch, timeout_s: float) -> Imported:
+def run(params: ImportParams, fetch: Fetch, timeout_s: float, images_per_s: float) -> Imported:
     """Fill <params.out> anew, whole or not at all.
 
-    timeout_s: for cutting one part. Raises InputError for wrong params, files that cannot be read, and where no row
-    can be used.
+    timeout_s: for cutting one part; images_per_s: of numbered images. Raises InputError for wrong params, files that
+    cannot be read, and where no row can be used.
     """
     target = claim(params)
     rows = Rows()
     taken = rows.read(params)
     with whole_folder(target) as folder, Cutter(timeout_s) as cutter:
-        clips = Clips(Library(sources.videos_folder(params.videos, params.questions)), folder / "clips", cutter)
+        library = Library(sources.videos_folder(params.videos, params.questions))
+        clips = Clips(library, folder / "clips", cutter, images_per_s)
         placed = list(clips.place(taken, fetch, rows.reject))
         kept = judge(placed, rows)
         by_split = divide(kept, params, rows)
