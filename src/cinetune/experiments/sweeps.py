@@ -1,7 +1,7 @@
 """A search for better training settings: what is varied, which trials there were, and what the best one is.
 
 The study is a folder with Optuna's SQLite file, so that a killed sweep can be resumed. Settings are judged by the
-validation accuracy on held-out training films; the test films are never looked at.
+validation accuracy on held-out training clips; the test clips are never looked at.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def write(folder: Path, target: Path, params: Params, study: optuna.Study) -> di
     if best is None:
         raise InputError("no trial was trained to its end: see above, and give the sweep more trials.")
     comment = [
-        f"The best of {len(measured['trials'])} trials: {best.value:.1%} on held-out training films, with "
+        f"The best of {len(measured['trials'])} trials: {best.value:.1%} on held-out training clips, with "
         f"sweep.epochs={params.sweep.epochs:g}.",
         f"mlflow run . --env-manager local -e train -P params={target / 'best.yaml'}",
     ]
