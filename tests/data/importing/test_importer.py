@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from builders.videos import LIMITS, UNIFORM, numbered, numbers
-from cinetune.data.importing import importer
+from cinetune.data.importing import importer, library
 from cinetune.data.importing.importer import Imported
 from cinetune.data.links import Link
 from cinetune.errors import InputError
@@ -247,6 +247,19 @@ def test_the_balance_and_the_sizes_are_reported(tmp_path: Path, videos: Path) ->
     assert sum(split["clips"] for split in numbers.values()) == 4 and numbers["test"]["questions"] == 1
     assert imported.lines[0].startswith("train: 3 questions about 3 clips, ")
     assert "right answers" in imported.lines[0]
+
+
+def test_open_questions_stand_in_each_split_beside_those_with_options(tmp_path: Path, videos: Path) -> None:
+    asked = [row(name, "What is that?", "A key.", choices="") for name in ("a.mp4", "b.mp4", "c.mp4")]
+    imported = run(tmp_path, [*FOUR, *asked], test_fraction=0.5)
+    assert not imported.rejected and imported.found["shared_questions"] == 2
+    assert [split["open_questions"] > 0 for split in imported.found["splits"].values()] == [True, True]
+    assert description.of_folder(tmp_path / "mydata").open_questions
+
+
+def test_cuts_that_differ_by_a_frame_are_two_clips(tmp_path: Path, videos: Path) -> None:
+    names = {library.clip_id("a.mp4", start_s, 4000.0) for start_s in (1234.567, 1234.568, 1234.5)}
+    assert len(names) == 3
 
 
 def test_many_categories_make_no_tables(tmp_path: Path, videos: Path) -> None:
