@@ -320,6 +320,26 @@ def test_the_whole_is_refused_where_nothing_is_left(tmp_path: Path, videos: Path
     assert not (tmp_path / "mydata").exists() and not list(tmp_path.glob(".mydata*"))
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("video,question,choices,answer,answer", "has the column 'answer' twice: leave one out"),
+        ("video,Video,question,choices,answer", "has a column twice, written with other capitals"),
+    ],
+)
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, videos: Path, names: str, told: str) -> None:
+    (tmp_path / "mine.csv").write_text(f"{names}\na.mp4,Where?,x|y,x,y\n")
+    with pytest.raises(InputError, match=told):
+        run(tmp_path, tmp_path / "mine.csv")
+
+
+def test_a_number_of_thousands_of_digits_costs_its_row(tmp_path: Path, videos: Path) -> None:
+    lines = [json.dumps(each) for each in FOUR]
+    (tmp_path / "mine.jsonl").write_text("\n".join(['{"video": ' + "9" * 6000 + "}", *lines]))
+    (reason,) = run(tmp_path, tmp_path / "mine.jsonl").rejected
+    assert reason["row"] == "mine.jsonl, row 1" and "is not JSON" in reason["reason"]
+
+
 def test_one_row_is_a_training_question(tmp_path: Path, videos: Path) -> None:
     imported = run(tmp_path, FOUR[:1])
     assert list(imported.found["splits"]) == ["train"] and len(table(tmp_path)) == 1
