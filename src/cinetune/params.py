@@ -111,6 +111,7 @@ class DownloadParams:
 @dataclass(frozen=True, config=STRICT)
 class ImportParams:
     questions: str
+    traces: str
     videos: str
     out: str
     layout: Literal["plain", "nextqa", "egoschema", "mvbench", "video_mme", "tvqa"]

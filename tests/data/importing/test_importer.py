@@ -59,7 +59,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], **options: Any) -> 
 
 def params_of(tmp_path: Path, questions: Path | str, **values: Any) -> ImportParams:
     given = {
-        "questions": str(questions), "videos": str(tmp_path / "videos"), "out": str(tmp_path / "mydata"),
+        "questions": str(questions), "traces": "", "videos": str(tmp_path / "videos"), "out": str(tmp_path / "mydata"),
         "layout": "plain", "test_fraction": 0.25, "seed": 1, "name": "", "group": "", "licence": "",
     }  # fmt: skip
     return ImportParams(**given | values)
