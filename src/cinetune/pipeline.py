@@ -219,6 +219,14 @@ def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
     return name, digest
 
 
+def log_training_questions(run: Tracker, params: Params) -> None:
+    """All that a training reads of them, as inputs of the run."""
+    from cinetune.task import questions
+
+    for split in questions.training_splits(params.data.root):
+        log_questions(run, params, split)
+
+
 def evaluate_version(parent: Run, params: Params, asked: Evaluation, version: str) -> Evaluation:
     """What a version of `register.name` answers to the questions of an evaluation, shown what it was trained with.
 

@@ -27,7 +27,7 @@ def run(params: Params) -> None:
     from cinetune.data import licences
     from cinetune.evaluation import metrics
     from cinetune.report import evaluation_report
-    from cinetune.task import data_card, description, questions
+    from cinetune.task import data_card, description
 
     data = data_card.name_of(params.data)
     name = pipeline.run_name("main", data, *pipeline.unusual(params, "train"))
@@ -41,8 +41,8 @@ def run(params: Params) -> None:
         registry.check_data(params.register.name, data)
         tracked.set_tags(pipeline.tags_of(params))
         tracked.log_params(data_card.named(params).to_dict())
-        for split in dict.fromkeys((*questions.training_splits(params.data.root), params.evaluate.split)):
-            pipeline.log_questions(tracked, params, split)
+        pipeline.log_training_questions(tracked, params)
+        pipeline.log_questions(tracked, params, params.evaluate.split)
         with loop.written_params(params) as file:
             variables = {
                 lifecycle.PARENT: tracked.id,

@@ -65,9 +65,8 @@ def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
     evaluation = Evaluation.open(chosen.evaluation, remedy=f"evaluate {chosen.adapter!r} first")
     params = adapter.params(params)
     evaluation.check_of(adapter, params, packaging.measured(params, adapter.task))
-    data = data_card.name_of(params.data)
-    licence = licences.of_data(data, chosen.accept_licence, adapter.task)
-    registry.check_data(chosen.name, data)
+    licence = licences.of_data(data_card.name_of(params.data), chosen.accept_licence, adapter.task)
+    registry.check_data(chosen.name, data_card.name_of(params.data))
     known = registry.version_of(chosen.name, adapter.digest)
     version = known or _create(params, adapter, evaluation, licence, tracked)
     print(f"register: {chosen.adapter} is version {version} of {chosen.name}{' already' if known else ''}.")
@@ -78,7 +77,6 @@ def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
 def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: str, tracked: runs.Tracker) -> str:
     from cinetune.evaluation import metrics
     from cinetune.serving import model_card, packaging
-    from cinetune.task import questions
 
     summary, name = evaluation.summary, params.register.name
     origin = pipeline.origin_of(params, adapter, evaluation, tracked.experiment_id) | {"licence": licence}
@@ -86,8 +84,7 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
     info = packaging.log_model(adapter, params, summary, origin, params.register.embed_base, evaluation)
     # A version can be made where the data is not.
     if Path(params.data.root).is_dir():
-        for split in questions.training_splits(params.data.root):
-            pipeline.log_questions(tracked, params, split)
+        pipeline.log_training_questions(tracked, params)
         dataset = pipeline.log_questions(tracked, params, summary["split"])
         tracked.log_model_metrics(info.model_id, metrics.mlflow_metrics(summary), dataset)
     registry.describe_model(name, DESCRIPTION.format(name=name, subject=adapter.task.subject))

@@ -72,8 +72,7 @@ def _try(params: Params, study: Study, trial: Trial, home: Path, tracked: runs.R
     variables = pruning.name_trial(home, trial._trial_id, sweep.startup_trials)
     child, status = pipeline.call_below(tracked, "train", chosen, pipeline.run_name("train", name), variables)
     accuracy = sweeps.accuracy_of(pipeline.RUNS / child / "adapter")
-    failure = f"train ended with status {status}" if status else ""
-    end = sweeps.end(study, trial, child, accuracy, failure)
+    end = sweeps.end(study, trial, child, accuracy, f"train ended with status {status}" if status else "")
     tracked.log_metrics(sweeps.mlflow_metrics(study, accuracy), trial.number)
     logger.info("sweep: trial %d is %s%s", trial.number, end, "." if accuracy is None else f", {accuracy:.1%}.")
     sweeps.check_failures(study, name)

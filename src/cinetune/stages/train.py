@@ -64,7 +64,6 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
 
 def _begin(params: Params, inputs: Inputs, tracked: Tracker, is_pipeline: bool, stack: ExitStack) -> Path:
     """The folder of this training's checkpoints, a new one or one to resume, held by this process."""
-    from cinetune.task import questions
     from cinetune.training import session
 
     made_by = session.identity(params, inputs, pipeline.FRAMES)
@@ -77,8 +76,7 @@ def _begin(params: Params, inputs: Inputs, tracked: Tracker, is_pipeline: bool, 
     stack.enter_context(checkpoints.held(work))
     stack.callback(checkpoints.discard_unless_saved, work)
     tracked.log_params(session.settings_of(params))
-    for split in questions.training_splits(params.data.root):
-        pipeline.log_questions(tracked, params, split)
+    pipeline.log_training_questions(tracked, params)
     return work
 
 
