@@ -238,7 +238,7 @@ def adapters(project: Project) -> Path:
 def registered(project: Project, adapter: str, data: str, subtitle_tokens: int) -> str:
     """What `register` says of an adapter that has been evaluated on the questions of a folder."""
     recipe = {
-        "data": {"root": data},
+        "data": {"root": data, "name": "asked"},
         "prompt": {"max_subtitle_tokens": subtitle_tokens},
         "register": {"name": "asked", "min_clips": 1, "margin": 1.0, "category_margin": 1.0},
     }

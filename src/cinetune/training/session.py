@@ -88,14 +88,17 @@ def settings_of(params: Params) -> dict[str, dict[str, Any]]:
 
 def identity(params: Params, inputs: Inputs, frames: Path) -> dict[str, str]:
     """All that decides the result of a training, by name; frames: the folder of the frame store."""
-    sides = [sorted(side, key=lambda clip: clip.clip_id) for side in (inputs.training_clips, inputs.validation_clips)]
+    clips = sorted([*inputs.training_clips, *inputs.validation_clips], key=lambda clip: clip.clip_id)
+    # Where the clips are divided here, the settings decide how.
+    is_given = questions.VALIDATION in questions.training_splits(params.data.root)
+    held_out = sorted(clip.clip_id for clip in inputs.validation_clips) if is_given else []
     decided = {
         f"{section}.{name}": str(value)
         for section, values in settings_of(params).items()
         for name, value in values.items()
     }
     return decided | {
-        "the questions": text_digest(repr(sides)),
+        "the questions": text_digest(repr((clips, held_out))),
         "the frames": content_digest(frames),
         "the base model": inputs.base["base"],
         "the tokenizer": inputs.base["tokenizer"],
