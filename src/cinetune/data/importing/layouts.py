@@ -11,15 +11,13 @@ tvqa: JSON lines with vid_name, q, a0 to a4 and answer_idx; beside it tvqa_subti
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cinetune.data import subtitles
-from cinetune.data.importing.records import WHOLE, number_text
+from cinetune.data.importing.records import WHOLE, is_list, number_text
 from cinetune.data.sources.formats import Row
 from cinetune.data.sources.rows import READERS as FORMATS
 from cinetune.errors import InputError
@@ -53,7 +51,7 @@ def _mvbench(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _video_mme(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = row["options"]
-    if isinstance(choices, Sequence | np.ndarray) and not isinstance(choices, str):
+    if is_list(choices):
         choices = [LETTERED.sub("", text, count=1) if isinstance(text, str) else text for text in choices]
     answer = str(row["answer"]).strip()
     place = LETTERS.find(answer) if len(answer) == 1 else -1
@@ -72,8 +70,7 @@ def _tvqa(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
 def _plain(video: Any, question: Any, choices: Any, answer: Any, **more: Any) -> Mapping[str, Any]:
     """The answer's index becomes its text: an option's text may be another option's index."""
     whole = WHOLE.fullmatch(answer.strip() if isinstance(answer, str) else number_text(answer) or "")
-    is_listed = isinstance(choices, Sequence | np.ndarray) and not isinstance(choices, str)
-    is_place = whole is not None and is_listed and 0 <= int(whole[1]) < len(choices)
+    is_place = whole is not None and is_list(choices) and 0 <= int(whole[1]) < len(choices)
     named = choices[int(whole[1])] if whole and is_place else answer
     return {"video": video, "question": question, "choices": choices, "answer": named} | more
 

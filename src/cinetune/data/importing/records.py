@@ -83,7 +83,7 @@ def read_choices(value: Any) -> tuple[str, ...]:
         if value.startswith("["):
             raise InputError(f"choices must be a JSON list or texts separated by |, got {value!r}")
         value = value.split("|")
-    if not isinstance(value, Sequence | np.ndarray):
+    if not is_list(value):
         raise InputError(f"choices must be a list or texts separated by |, got {value!r}")
     choices = [choice.strip() if isinstance(choice, str) else number_text(choice) or choice for choice in value]
     if reason := check_choices(choices, ANY):
@@ -150,8 +150,13 @@ def number_text(value: Any) -> str | None:
     return str(int(number)) if number.is_integer() and abs(number) < MAX_EXACT else repr(number)
 
 
+def is_list(value: Any) -> bool:
+    """As JSON and Parquet give lists."""
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
 def _is_empty(value: Any) -> bool:
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+    if is_list(value):
         return len(value) == 0
     return is_absent(value) or (isinstance(value, str) and not value.strip())
 
