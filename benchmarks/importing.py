@@ -53,9 +53,9 @@ def main() -> None:
                     f"group {clip // 10}",
                 ]
                 writer.writerow([*row, subtitles])
-        params = ImportParams(str(table), str(videos), str(folder / "out"), "plain", 0.2, 1, "", "", "")
+        params = ImportParams(str(table), "", str(videos), str(folder / "out"), "plain", 0.2, 1, "", "", "")
         began, used = time.monotonic(), time.process_time()
-        found = importer.run(params, lambda links: {}, 60.0).found
+        found = importer.run(params, lambda links: {}, 60.0, 1.0).found
         wall_s, cpu_s = time.monotonic() - began, time.process_time() - used
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     counts = ", ".join(f"{split} {of['questions']}" for split, of in found["splits"].items())

@@ -1,6 +1,7 @@
 """How much the served model gains over a plain pyfunc that handles each row alone, timed in the same run.
 
     python benchmarks/serve_load.py --seconds 60
+    python benchmarks/serve_load.py --seconds 20 --doors      # the last comparison alone
 
 Starts both servers one after the other, on the same registered model and both under uvicorn: the plain pyfunc in
 MLflow's scoring server, ours as `cinetune serve`. Asks both questions of the data's test split: 32 clients, 16
@@ -215,7 +216,7 @@ def open_loop(port: int, requests: Callable[[], list[dict[str, Any]]], seconds: 
 
 def both_doors(
     port: int, requests: Callable[[], list[dict[str, Any]]], seconds: float
-) -> tuple[list[Tally], float, float]:
+) -> tuple[list[Tally], dict[str, float]]:
     """Questions a second, one a request, through /invocations and through OpenAI's door, in turns."""
     rates: dict[Callable[..., None], list[float]] = {ask: [], ask_chat: []}
     tallies = []
@@ -223,7 +224,8 @@ def both_doors(
         tally, rate = closed_loop(port, requests, seconds / (4 * DOOR_ROUNDS), send)
         tallies.append(tally)
         rates[send].append(rate)
-    return tallies, statistics.mean(rates[ask]), statistics.mean(rates[ask_chat])
+    single, chat = statistics.mean(rates[ask]), statistics.mean(rates[ask_chat])
+    return tallies, {"chat_ratio": chat / single, "one_a_request_per_s": single, "chat_per_s": chat}
 
 
 def _run(works: Sequence[Callable[[], None]]) -> None:
@@ -299,33 +301,51 @@ def measure(uri: str, root: Path, seconds: float) -> dict[str, float]:
     with server([__file__, "--plain", uri, "--port", str(port)], port):
         plain, plain_rate = closed_loop(port, requests, 0.2 * seconds)
     port = free_port()
-    flags = ["--port", str(port), "--cached_prefix_mb", str(CACHED_PREFIX_MB), "--timeout_s", str(TIMEOUT_S)]
-    with server(["-m", "cinetune", "serve", uri, *flags], port) as process:
+    with server(serve_command(uri, port), port) as process:
         first_s, again_s = first_and_again(port, fresh)
         closed_loop(port, requests, 0.05 * seconds)
         before_mb = resident_mb(process)
         ours, rate = closed_loop(port, requests, 0.2 * seconds)
         calm = open_loop(port, requests, 0.25 * seconds, LOAD * rate)
         after_mb = resident_mb(process)
-        doors, single_rate, chat_rate = both_doors(port, lambda: [chance.choice(requests())], 0.3 * seconds)
+        doors, door_figures = both_doors(port, lambda: [chance.choice(requests())], 0.3 * seconds)
     median, p99 = statistics.median(calm.latencies), percentile(calm.latencies, 0.99)
     return {
         "throughput_ratio": rate / plain_rate,
-        "chat_ratio": chat_rate / single_rate,
+        **door_figures,
         "repeat_latency_ratio": first_s / again_s,
         "p99_over_median": p99 / median,
         "plain_questions_per_s": QUESTIONS * plain_rate,
         "questions_per_s": QUESTIONS * rate,
-        "one_a_request_per_s": single_rate,
-        "chat_per_s": chat_rate,
         "first_ms": 1000 * first_s,
         "again_ms": 1000 * again_s,
         "median_ms_at_70_percent": 1000 * median,
         "p99_ms_at_70_percent": 1000 * p99,
         "memory_before_mb": before_mb,
         "memory_after_mb": after_mb,
-        "requests": sum(len(tally.latencies) for tally in (plain, ours, calm, *doors)),
-        "failed": sum(len(tally.refused) + tally.row_errors for tally in (plain, ours, calm, *doors)),
+        **counted([plain, ours, calm, *doors]),
+    }
+
+
+def measure_doors(uri: str, root: Path, seconds: float) -> dict[str, float]:
+    """The two doors alone."""
+    rows = [row for clip in read_clips(root)[-CLIPS:] for row in clip[:QUESTIONS]]
+    chance, port = random.Random(1), free_port()
+    with server(serve_command(uri, port), port):
+        closed_loop(port, lambda: [chance.choice(rows)], 0.1 * seconds)
+        doors, figures = both_doors(port, lambda: [chance.choice(rows)], 0.9 * seconds)
+    return {**figures, **counted(doors)}
+
+
+def serve_command(uri: str, port: int) -> list[str]:
+    limits = ["--cached_prefix_mb", str(CACHED_PREFIX_MB), "--timeout_s", str(TIMEOUT_S)]
+    return ["-m", "cinetune", "serve", uri, "--port", str(port), *limits]
+
+
+def counted(tallies: Sequence[Tally]) -> dict[str, float]:
+    return {
+        "requests": sum(len(tally.latencies) for tally in tallies),
+        "failed": sum(len(tally.refused) + tally.row_errors for tally in tallies),
     }
 
 
@@ -334,6 +354,7 @@ def main() -> int:
     parser.add_argument("--model", default="models:/cinepile-video-llava@champion")
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder with questions/ and clips/")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--doors", action="store_true", help="/invocations and OpenAI's protocol alone")
     parser.add_argument("--plain", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -341,7 +362,8 @@ def main() -> int:
     if options.plain:
         serve_plain(options.plain, options.port)
         return 0
-    figures = {name: round(value, 2) for name, value in measure(options.model, options.data, options.seconds).items()}
+    measured = (measure_doors if options.doors else measure)(options.model, options.data, options.seconds)
+    figures = {name: round(value, 3) for name, value in measured.items()}
     for name, value in figures.items():
         print(f"{name:<26}{value:>12}")
     machine = f"{platform.machine()}, {os.cpu_count()} cores, {_accelerator()}"

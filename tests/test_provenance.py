@@ -74,6 +74,20 @@ def test_what_dvc_has_recorded_of_a_folder_that_lacks_files_is_refused_as_well(r
     assert "1 files fewer" in text and "'clips/1.mp4'" in text and "git checkout data.dvc" in text
 
 
+def test_what_dvc_has_recorded_without_the_clips_is_refused_where_their_frames_are_enough(restored: Path) -> None:
+    (restored / "card.json").write_text("{}")
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for words in ([*dvc(), "add", "-q", "data"], ["git", *identity, "commit", "-q", "-a", "-m", "Pin with a card"]):
+        subprocess.run(words, check=True, env=environment())
+    shutil.rmtree(restored / "clips")
+    provenance.check_complete("data", "clips")
+    assert subprocess.run([*dvc(), "repro", "-q"], env=environment()).returncode
+    text = sentence(lambda: provenance.check_complete("data", "clips"))
+    assert "5 files fewer" in text and "run `git checkout data.dvc`, or commit" in text
+    subprocess.run(["git", "checkout", "-q", "data.dvc"], check=True, env=environment())
+    provenance.check_complete("data", "clips")
+
+
 def test_dvc_itself_says_how_far_it_is_and_why_it_cannot_pin(restored: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (restored / "clips" / "new.mp4").write_text("a clip")
     provenance.dvc_add(restored.relative_to(Path.cwd()))

@@ -54,19 +54,22 @@ def test_a_stage_runs_again_for_the_loops_values_and_not_for_params_yaml(project
 
 def test_a_base_from_elsewhere_is_no_dependency_in_the_repository(project: Project) -> None:
     other = project.root / "without.yaml"
-    other.write_text(repro.adapted((project.root / "dvc.yaml").read_text(), False, None))
+    other.write_text(repro.adapted((project.root / "dvc.yaml").read_text(), False, []))
     assert run_with(project, 1, {Path("dvc.yaml"): other}) == ["only"]
     (project.root / "base-model").unlink()
     assert run_with(project, 1, {Path("dvc.yaml"): other}) == []
 
 
-def test_a_description_is_a_dependency_of_the_stages_that_read_questions() -> None:
+def test_what_own_data_have_beside_is_a_dependency_of_the_stages_that_read_questions() -> None:
     stages = {
+        "frames": {"cmd": "x", "deps": ["mine/questions"]},
         "train": {"cmd": "x", "deps": ["mine/questions/train.parquet", "base-model"]},
         "report": {"cmd": "x", "deps": ["outputs/evaluation/base"]},
     }
-    adapted = yaml.safe_load(repro.adapted(yaml.safe_dump({"stages": stages}), True, "mine/task.yaml"))["stages"]
-    assert adapted["train"]["deps"] == [*stages["train"]["deps"], "mine/task.yaml"]
+    more = ["mine/task.yaml", "mine/questions/validation.parquet"]
+    adapted = yaml.safe_load(repro.adapted(yaml.safe_dump({"stages": stages}), True, more))["stages"]
+    assert adapted["train"]["deps"] == [*stages["train"]["deps"], *more]
+    assert adapted["frames"]["deps"] == ["mine/questions", "mine/task.yaml"]
     assert adapted["report"] == stages["report"]
 
 

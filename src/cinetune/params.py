@@ -59,6 +59,7 @@ Ablation = Literal[
 
 @dataclass(frozen=True, config=STRICT)
 class DataParams:
+    # Empty for what the folder says of itself: task.data_card.name_of tells.
     name: str
     root: str
 
@@ -110,6 +111,7 @@ class DownloadParams:
 @dataclass(frozen=True, config=STRICT)
 class ImportParams:
     questions: str
+    traces: str
     videos: str
     out: str
     layout: Literal["plain", "nextqa", "egoschema", "mvbench", "video_mme", "tvqa"]
@@ -175,7 +177,7 @@ class TrainParams:
 @dataclass(frozen=True, config=STRICT)
 class EvaluateParams:
     model: str
-    split: Literal["train", "test"]
+    split: Literal["train", "validation", "test"]
     ablation: Ablation
     ablations: str
     allow: str

@@ -95,7 +95,7 @@ def started(
 
     name = run_name(stage, *named, *unusual(params, stage, known))
     with lifecycle.start(stage, tags_of(params, is_pipeline) | dict(tags or {}), parent, name) as tracked:
-        tracked.log_params({"": compared(params, stage), **params.sections(*sections)})
+        tracked.log_params({"": compared(params, stage), **data_card.named(params).sections(*sections)})
         if is_pipeline:
             check_data(params)
         for split in splits:
@@ -184,7 +184,7 @@ def origin_of(params: Params, adapter: Adapter, evaluation: Evaluation, experime
         "adapter_digest": adapter.digest,
         "base_model": params.model.base,
         "base_revision": adapter.base_commit or params.model.revision,
-        "data": params.data.name,
+        "data": data_card.name_of(params.data),
         "experiment": experiment_id,
         "frames.settings": json.dumps(params.sections("frames")["frames"]),
         **provenance.git_state(),
@@ -212,15 +212,23 @@ def log_questions(run: Tracker, params: Params, split: str) -> tuple[str, str]:
     from cinetune.task import description, questions
     from cinetune.tracking import datasets
 
-    data_card.check(params.data.name, params.data.root)
+    data_card.check(params.data)
     path = questions.file_of(params.data.root, split)
-    name, digest = f"{params.data.name} {split}", file_md5(path)
+    name, digest = f"{data_card.name_of(params.data)} {split}", file_md5(path)
     run.log_dataset(name, split, path, digest, *datasets.describe(path, description.of_folder(params.data.root)))
     return name, digest
 
 
-def evaluate_version(parent: Run, params: Params, split: str, version: str) -> Evaluation:
-    """What a version of `register.name` answers to a split of this data, shown what it was trained with.
+def log_training_questions(run: Tracker, params: Params) -> None:
+    """All that a training reads of them, as inputs of the run."""
+    from cinetune.task import questions
+
+    for split in questions.training_splits(params.data.root):
+        log_questions(run, params, split)
+
+
+def evaluate_version(parent: Run, params: Params, asked: Evaluation, version: str) -> Evaluation:
+    """What a version of `register.name` answers to the questions of an evaluation, shown what it was trained with.
 
     In a run below `parent`. Raises InputError where it cannot be evaluated here.
     """
@@ -234,9 +242,10 @@ def evaluate_version(parent: Run, params: Params, split: str, version: str) -> E
         )
     for section in SEEN_SECTIONS:
         params = params.override(section, made_with.get(section, {}))
+    params = params.override("data", asked.made_from.get("params", {}).get("data", {}))
     wanted = {
         "model": f"models:/{name}/{version}",
-        "split": split,
+        "split": asked.summary["split"],
         "ablation": "none",
         "ablations": "none",
         "allow": "",
@@ -258,7 +267,7 @@ def write_traces(run: Tracker, params: Params, seen: Sequence[Observation]) -> N
     if not isinstance(run, Run):
         return
     # A file may be anybody's.
-    data = "" if Path(params.predict.video).is_file() else params.data.name
+    data = data_card.name_of(params.data) if params.predict.video.startswith("clip:") else ""
     with writing.told("a trace"):
         tags, has_content = queries.hashes(params.predict.model), writing.shows_content(params.trace.content, data)
         for one in seen:

@@ -57,22 +57,24 @@ def check_complete(path: str | Path, without: str = "") -> None:
     if not tracked.is_file():
         return
     written = tracked.read_text(encoding="utf-8")
-    named = _files_named(written, without)
-    gone = sorted(name for name in named if not (Path(path) / name).exists())
+    named = _files_named(written)
+    needed = [name for name in named if not without or not name.startswith(f"{without}/")]
     if not named and not without:
         _check_number(Path(path), tracked, written)
+    gone = sorted(name for name in needed if not (Path(path) / name).exists())
     if gone:
         raise InputError(
-            f"{str(path)!r} lacks {len(gone)} of the {len(named)} files that {tracked} names, {gone[0]!r} is one: run "
+            f"{str(path)!r} lacks {len(gone)} of the {len(needed)} files that {tracked} names, {gone[0]!r} is one: run "
             f"`dvc pull {tracked}`, or `dvc add {path}` where they are meant to be gone."
         )
-    committed = _git("show", f"HEAD:./{tracked.as_posix()}")
-    before = _files_named(committed or "", without)
+    before = _files_named(_git("show", f"HEAD:./{tracked.as_posix()}") or "")
     lost = sorted(before.items() - named.items())
     if lost and named.items() < before.items():
+        # As a `dvc repro` by hand leaves it where the folder is not whole.
+        pulled = "" if without else f" and `dvc pull {tracked}`"
         raise InputError(
             f"{tracked} names {len(lost)} files fewer than as it was committed and nothing new, {lost[0][0]!r} is one: "
-            f"run `git checkout {tracked}` and `dvc pull {tracked}`, or commit it where they are meant to be gone."
+            f"run `git checkout {tracked}`{pulled}, or commit it where they are meant to be gone."
         )
 
 
@@ -88,7 +90,7 @@ def _check_number(folder: Path, tracked: Path, written: str) -> None:
         )
 
 
-def _files_named(tracked: str, without: str) -> dict[str, str]:
+def _files_named(tracked: str) -> dict[str, str]:
     """Files of a folder with their hashes, as the text of a .dvc file names them; none where DVC's cache lacks them."""
     outputs = (yaml.safe_load(tracked) or {}).get("outs") or [{}]
     digest = str(outputs[0].get("md5", ""))
@@ -96,8 +98,7 @@ def _files_named(tracked: str, without: str) -> dict[str, str]:
     if not digest.endswith(".dir") or not listing.is_file():
         return {}
     entries = json.loads(listing.read_text(encoding="utf-8"))
-    named = {entry["relpath"]: entry["md5"] for entry in entries}
-    return {name: md5 for name, md5 in named.items() if not without or not name.startswith(f"{without}/")}
+    return {entry["relpath"]: entry["md5"] for entry in entries}
 
 
 def check_addable(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """DVC's pipeline with the values of another file in the place of params.yaml, which stays as it is.
 
 Its stages depend on the base model that comes with the repository only where that is the one that is used, on the
-clips only where those are, and on the data's description of its task where there is one.
+clips only where those are, and on the data's description of its task and its validation questions where there are any.
 
     python -m cinetune.repro <file>
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from cinetune import params as params_module
 from cinetune.files import write_whole
 from cinetune.params import PARAMS
 from cinetune.pipeline import has_frames_alone
-from cinetune.task import description
+from cinetune.task import description, questions
 
 # What comes with the repository, as dvc.yaml names it.
 OWN_BASE, PIPELINE = "base-model", Path("dvc.yaml")
@@ -44,16 +44,16 @@ class SubstitutingFileSystem(LocalFileSystem):
         return super().open(self._sources.get(os.path.abspath(path), path), mode, **keywords)  # noqa: PTH100
 
 
-def adapted(pipeline: str, has_own_base: bool, task: str | None) -> str:
-    """dvc.yaml for a base model from elsewhere, which is known by its name and revision alone, and for another task.
+def adapted(pipeline: str, has_own_base: bool, more: Sequence[str]) -> str:
+    """dvc.yaml for a base model from elsewhere, which is known by its name and revision alone, and for other data.
 
-    task: the file of its description, which decides what every stage that reads questions makes.
+    more: files beside the usual ones, which decide what every stage that reads questions makes.
     """
     content = yaml.safe_load(pipeline)
     for stage in content["stages"].values():
         deps = [dep for dep in stage["deps"] if has_own_base or Path(dep).parts[0] != OWN_BASE]
-        reads = task is not None and any("/questions" in dep for dep in deps)
-        stage["deps"] = [*deps, *([task] if reads else [])]
+        reads = any("/questions" in dep for dep in deps)
+        stage["deps"] = [*deps, *(file for file in more if reads and str(Path(file).parent) not in deps)]
     return yaml.safe_dump(content, sort_keys=False)
 
 
@@ -64,16 +64,21 @@ def with_frames_as_they_are(pipeline: str) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
+def _files_beside(root: str) -> list[str]:
+    """What a data folder may hold, and CinePile's does not."""
+    files = [Path(root) / description.FILE, Path(root) / "questions" / f"{questions.VALIDATION}.parquet"]
+    return [file.as_posix() for file in files if file.is_file()]
+
+
 def main(source: str) -> int:
     """The exit status, as of `dvc repro`."""
     ui.enable()
     file = Path(source)
     params, sources = params_module.load(file), {Path(PARAMS): file}
     stages = PIPELINE.read_text(encoding="utf-8")
-    described = Path(params.data.root) / description.FILE
-    has_own_base, task = params.model.base == OWN_BASE, described.as_posix() if described.is_file() else None
-    if not has_own_base or task:
-        stages = adapted(stages, has_own_base, task)
+    has_own_base, more = params.model.base == OWN_BASE, _files_beside(params.data.root)
+    if not has_own_base or more:
+        stages = adapted(stages, has_own_base, more)
     tracked = Path(f"{params.data.root}.dvc")
     if has_frames_alone(params):
         stages = with_frames_as_they_are(stages)

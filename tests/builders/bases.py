@@ -20,6 +20,8 @@ from cinetune.task import prompts
 
 SHARDS, LAYERS, WIDTH, VOCABULARY = 3, 2, 64, 32064
 MARKERS = {"<image>": 32000, "<video>": 32001, "<pad>": 32002}
+# What config.json says of itself.
+NOT_GIVEN = ("architectures", "model_type", "torch_dtype", "transformers_version")
 # Where the versions of transformers before 5 had what now stands elsewhere.
 OLDER_NAMES = (
     (r"^lm_head\.", "language_model.lm_head."),
@@ -113,8 +115,7 @@ def write_real_layout(folder: Path, seed: int = 0) -> Path:
     folder.mkdir(parents=True)
     content = real_config()
     torch.manual_seed(seed)
-    not_given = ("architectures", "model_type", "torch_dtype", "transformers_version")
-    config = VideoLlavaConfig(**{key: copy.deepcopy(value) for key, value in content.items() if key not in not_given})
+    config = VideoLlavaConfig(**{key: copy.deepcopy(value) for key, value in content.items() if key not in NOT_GIVEN})
     weights = VideoLlavaForConditionalGeneration(config).to(torch.float16).state_dict()
     tensors = {older_name(name): tensor.clone() for name, tensor in weights.items()}
     shard_of = {

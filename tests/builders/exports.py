@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from transformers import VideoLlavaConfig, VideoLlavaForConditionalGeneration
 
-from builders import trainings
+from builders import bases, trainings
 from builders.tokenizers import tokenizer_of
 from cinetune.export.source import Source
 from cinetune.model.base import load_base
@@ -30,6 +32,37 @@ def params_of(root: Path, **model: Any) -> Params:
 def write_tiny_base(root: Path) -> None:
     """With the width of heads that 4-bit weights need."""
     architecture.save(trainings.fresh_base(tokenizer_of()), tokenizer_of(), str(root / "base-model"))
+
+
+def write_shaped_base(folder: Path, width: int, heads: int, layers: int, vision_width: int) -> None:
+    """A base in bfloat16 with random weights, in the real one's proportions and with its kind of tokenizer."""
+    content = bases.real_config()
+    content["text_config"] |= {
+        "hidden_size": width,
+        "intermediate_size": width * 43 // 16,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "num_hidden_layers": layers,
+    }
+    vision = {"hidden_size": vision_width, "intermediate_size": 4 * vision_width, "num_hidden_layers": layers + 1}
+    content["vision_config"] |= vision | {"num_attention_heads": max(1, vision_width // 64)}
+    given = {key: value for key, value in content.items() if key not in bases.NOT_GIVEN}
+    torch.manual_seed(0)
+    VideoLlavaForConditionalGeneration(VideoLlavaConfig(**given)).to(torch.bfloat16).save_pretrained(folder)
+    bases.sentencepiece_tokenizer().save_pretrained(folder)
+
+
+def shaped_source(root: Path, **shape: int) -> Source:
+    """An adapter on such a base, shown as many frames as the real one."""
+    write_shaped_base(root / "base-model", **shape)
+    params = params_of(root, dtype="bfloat16").override("frames", {"size": 224, "num_frames": 8})
+    write_adapter(params, root / "adapter")
+    return Source.open(root / "adapter", "adapter", params)
+
+
+def large_frames_of(clip_id: str) -> np.ndarray:
+    """uint8 [8, 224, 224, 3]."""
+    return np.random.default_rng(list(clip_id.encode())).integers(0, 256, (8, 224, 224, 3), dtype=np.uint8)
 
 
 def write_adapter(params: Params, folder: Path) -> None:

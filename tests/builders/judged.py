@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +40,19 @@ COMPLETION: dict[str, Any] = {
         }
     ],
     "usage": {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101},
+}
+# Codings by name: what the header says, and how a body is packed.
+PACKED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "gzip": ("gzip", gzip.compress),
+    "members": ("x-gzip", lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:])),
+    "deflate": ("Deflate", zlib.compress),
+    "bare": ("deflate", lambda body: zlib.compress(body, wbits=-15)),
+    "twice": ("deflate, identity, gzip", lambda body: gzip.compress(zlib.compress(body))),
+    "brotli": ("br", lambda body: body),
+    "torn": ("gzip", lambda body: gzip.compress(body)[:-9]),
+    "unpacked": ("gzip", lambda body: body),
+    "bomb": ("gzip", lambda body: gzip.compress(bytes(64 << 20))),
+    "onion": ("gzip, gzip, gzip, gzip", gzip.compress),
 }
 # How one request is answered: the name of a behaviour, or what is said.
 Behaviour = Callable[[dict[str, Any], int], str]
@@ -127,6 +142,12 @@ class _Handler(SilentHandler):
                 self.wfile.write(b" " * 65536)
         elif name == "echo":
             self._send(json.dumps(completion(f"B {self.headers['Authorization']}")).encode())
+        elif name in PACKED:
+            status, _, said = words.partition(" ")
+            error = {"error": {"message": said}}
+            whole = json.dumps(error if status.isdecimal() else completion(words)).encode()
+            coding, pack = PACKED[name]
+            self._send(pack(whole), int(status) if status.isdecimal() else 200, {"Content-Encoding": coding})
         elif name == "moved":
             self._send(b"", 302, {"Location": words})
         else:

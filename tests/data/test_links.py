@@ -17,7 +17,8 @@ from cinetune.frames.executors import Work
 from cinetune.frames.limits import Limits
 from cinetune.frames.sampling import FrameSettings
 from cinetune.serving import sources
-from cinetune.task import clip_ids, questions
+from cinetune.task import checks, clip_ids
+from cinetune.task.description import CINEPILE
 
 pytestmark = pytest.mark.data
 
@@ -104,7 +105,7 @@ def test_an_id_is_one_from_the_download_to_the_server(tmp_path: Path) -> None:
 
     question = {"movie_name": "A", "question": "Who?", "year": 1999, "subtitles": "", "choices": list("abcde")}
     question |= {"answer_key": "a", "answer_key_position": 0, "question_category": "Temporal"}
-    reasons = {name: questions.check_row({**question, "clip_id": name}) for name in IDS + NO_IDS}
+    reasons = {name: checks.check_row(checks.named({**question, "clip_id": name}, CINEPILE)) for name in IDS + NO_IDS}
     assert [name for name, reason in reasons.items() if reason is None] == IDS
 
     clips = tmp_path / "clips"

@@ -121,6 +121,16 @@ def test_other_kinds_are_proven_alike(to: str, source: Source, tmp_path: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("to", ["llava", "merged", "adapter"])
+def test_in_bfloat16_too_an_export_is_within_one_rounding_step(to: str, source: Source, tmp_path: Path) -> None:
+    params = source.params.override("model", {"dtype": "bfloat16"})
+    half = Source(source.adapter, params, source.base, source.licence)
+    proven = exporting.export(half, chosen(to=to), CLIPS, trainings.frames_of, tmp_path / to)
+    assert (proven["dtype"], proven["questions"]) == ("bfloat16", NUM_QUESTIONS)
+    assert proven["largest_difference"] <= proven["rounding_step"] <= 0.01 * proven["largest_logit"]
+
+
+@pytest.mark.slow
 def test_a_model_served_in_four_bits_is_exported_with_whole_weights(source: Source, tmp_path: Path) -> None:
     params = source.params.override("model", {"quantization": "nf4", "dtype": "bfloat16"})
     quantised = Source(source.adapter, params, source.base, source.licence)

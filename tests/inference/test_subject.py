@@ -18,6 +18,7 @@ from builders.refusals import sentence
 from cinetune import files, pipeline, provenance
 from cinetune import params as params_module
 from cinetune.artifacts import Adapter, Evaluation
+from cinetune.experiments import sweeps
 from cinetune.frames import executors
 from cinetune.frames.encoding import encode
 from cinetune.frames.sampling import FrameSettings
@@ -223,6 +224,24 @@ def test_an_adapter_is_not_evaluated_on_a_base_that_has_changed_since(
     assert subject.made_from(Subject("m", "m", same), inputs.params, inputs.frames)["base_commit"] == "c2"
     origin = pipeline.origin_of(inputs.params, same, Evaluation("m", pd.DataFrame(), {}, found), "0")
     assert origin["base_revision"] == "c1"
+
+
+def test_a_folder_with_questions_for_validation_is_validated_on_all_of_them_and_trained_on_none(inputs: Inputs) -> None:
+    asked = inputs.root / "data/questions"
+    drawn = session.Inputs.read(inputs.params, inputs.open_frames)
+    assert (len(drawn.training_clips), len(drawn.validation_clips)) == (2, 1)
+    pd.DataFrame([row(2)]).to_parquet(asked / "validation.parquet")
+    pd.DataFrame([row(0), row(1)]).to_parquet(asked / "train.parquet")
+    given = session.Inputs.read(inputs.params, inputs.open_frames)
+    assert [clip.clip_id for clip in given.training_clips] == ["clip0", "clip1"]
+    assert [clip.clip_id for clip in given.validation_clips] == ["clip2"] and given.clips_missing == 0
+    # Another division of the same questions is another training, and another part of a sweep.
+    made_by, settings = session.identity(inputs.params, given, inputs.frames), sweeps.settings_of(inputs.params)
+    pd.DataFrame([row(1)]).to_parquet(asked / "validation.parquet")
+    pd.DataFrame([row(0), row(2)]).to_parquet(asked / "train.parquet")
+    other = session.Inputs.read(inputs.params, inputs.open_frames)
+    assert session.identity(inputs.params, other, inputs.frames)["the questions"] != made_by["the questions"]
+    assert sweeps.settings_of(inputs.params)["the questions"] != settings["the questions"]
 
 
 def test_a_training_says_which_commit_of_an_unpinned_base_it_takes(

@@ -457,6 +457,78 @@ def test_an_adapter_that_is_more_than_plain_lora_is_refused_by_what_it_is(
     assert named in said and str(tmp_path) in said and "only plain LoRA" in said
 
 
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"use_qalora": True}, "is a LoRA with use_qalora"),
+        ({"alora_invocation_tokens": [5, 6]}, "is a LoRA with alora_invocation_tokens"),
+        ({"something_of_a_later_version": {"k": 1}}, "is a LoRA with something_of_a_later_version"),
+        ({"init_lora_weights": "pissa_niter_4"}, "is a LoRA beside a changed base (init_lora_weights=pissa_niter_4)"),
+        ({"init_lora_weights": "olora"}, "is a LoRA beside a changed base"),
+        ({"alpha_pattern": {"decoder.layers.0.self_attn.q_proj": 64}}, "in its alpha_pattern, and no layer"),
+        ({"rank_pattern": {"nowhere": 8}}, "in its rank_pattern, and no layer"),
+        ({"lora_alpha": float("nan")}, "holds NaN or inf"),
+        ({"lora_alpha": "16"}, "does not fit the base model"),
+        ({"r": None}, "does not fit the base model"),
+        ({"r": 0}, "does not fit the base model"),
+        ({"target_modules": "("}, "does not fit the base model"),
+        ({"target_modules": 5}, "does not fit the base model"),
+        ({"rank_pattern": [8]}, "does not fit the base model"),
+    ],
+    ids=str,
+)
+def test_an_adapter_whose_configuration_cannot_be_followed_is_refused(
+    base: Path, adapter: Path, tmp_path: Path, setting: dict[str, Any], named: str
+) -> None:
+    folder = with_config(adapter, tmp_path / "adapter", **setting)
+    said = sentence(lambda: load_adapter(read(base)[0], folder))
+    assert named in said and str(folder) in said
+
+
+def test_an_adapter_with_nan_is_refused(altered: Callable[..., Path], base: Path) -> None:
+    folder = altered(lambda tensors: tensors[first_key(tensors)].fill_(float("nan")))
+    assert "holds NaN or inf, first in" in sentence(lambda: load_adapter(read(base)[0], folder))
+
+
+@pytest.mark.parametrize("has_older_names", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_rslora": True, "lora_alpha": 6},
+        {"rank_pattern": {"LAYER": 3}, "alpha_pattern": {"LAYER": 40}},
+        {"layers_to_transform": [1], "init_lora_weights": "gaussian"},
+        {"target_modules": ["LAYER"], "task_type": None},
+        {"target_modules": ["q_proj", "fc1"], "exclude_modules": ["LAYER"], "task_type": "FEATURE_EXTRACTION"},
+    ],
+    ids=str,
+)
+def test_what_plain_lora_may_be_told_is_followed(
+    base: Path, tmp_path: Path, options: dict[str, Any], has_older_names: bool
+) -> None:
+    """Ranks and scales of single layers, and layers by their whole names, also under those of older versions."""
+    layer, older = "model.language_model.layers.1.self_attn.q_proj", "language_model.model.layers.1.self_attn.q_proj"
+    given = json.loads(json.dumps({"r": 2, "target_modules": ["q_proj"]} | options).replace("LAYER", layer))
+    model, tokenizer = read(base)
+    adapted = get_peft_model(model, LoraConfig(**given)).eval()
+    torch.manual_seed(1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    right = logits(adapted, tokenizer)
+    save_adapter(adapted, tmp_path / "adapter")
+    if has_older_names:
+        weights, config = (tmp_path / "adapter" / name for name in ("adapter_model.safetensors", "adapter_config.json"))
+        tensors = load_file(weights)
+        renamed = {
+            name.replace("model.language_model.layers", "language_model.model.layers"): held
+            for name, held in tensors.items()
+        }
+        save_file(renamed, weights, metadata={"format": "pt"})
+        config.write_text(config.read_text(encoding="utf-8").replace(layer, older), encoding="utf-8")
+    again = logits(load_adapter(read(base)[0], tmp_path / "adapter"), tokenizer)
+    torch.testing.assert_close(again, right, rtol=0, atol=1e-6)
+
+
 def test_an_adapter_of_another_base_of_the_hub_is_refused_by_both_names(
     base: Path, adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -75,6 +75,10 @@ def test_a_base_in_the_real_layout_is_loaded_whole(real: Path) -> None:
         ("text_config", {"hidden_act": "foo"}, ["text_config.hidden_act='foo' is not known"]),
         ("", {"torch_dtype": "float17"}, ["float17"]),
         ("text_config", {"hidden_size": "many"}, ["hidden_size", "many"]),
+        ("text_config", {"num_hidden_layers": 10**9}, ["text_config.num_hidden_layers=1000000000"]),
+        ("vision_config", {"num_hidden_layers": 0}, ["vision_config.num_hidden_layers=0"]),
+        ("text_config", {"pad_token_id": 10**9}, ["Padding_idx"]),
+        ("text_config", {"model_type": "mistral"}, ["text_config.model_type='mistral'", "'llama'"]),
         ("text_config", {"model_type": "foo"}, ["foo"]),
         ("vision_config", {"patch_size": 0}, ["config.json"]),
         ("", {"text_config": None}, ["no text_config"]),
@@ -121,6 +125,14 @@ def test_weights_of_other_shapes_than_the_config_asks_for_are_refused_before_the
     monkeypatch.setattr("cinetune.model.base.VideoLlavaForConditionalGeneration", None)
     said = refused(broken)
     assert "tensors have other shapes than its config.json asks for, first " in said
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_weights_of_more_layers_than_the_config_asks_for_are_refused(broken: Path, part: str) -> None:
+    """They would make another, smaller model."""
+    change(broken, "config.json", {"num_hidden_layers": 1}, part)
+    change(broken, "config.json", {"vision_feature_layer": -1})
+    assert "tensors that its config.json has no place for, first " in refused(broken)
 
 
 def test_a_shard_that_lacks_a_tensor_is_refused_by_its_name(broken: Path) -> None:

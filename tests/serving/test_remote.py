@@ -51,7 +51,7 @@ def test_a_link_is_followed_on_allowed_hosts_alone(site: tuple[int, list[str]]) 
     with pytest.raises(remote.InputError, match="paths and addresses are not opened"):
         sources.read(f"{base}/7", Path("nowhere"), [], 1.0)
     for url, hosts, words in (
-        (f"{base}/5", ("example.org",), "not fetched from host"),
+        (f"{base}/5", ("example.org",), "nothing is fetched from host"),
         (f"http://localhost:{port}/5", ("localhost",), "leads into this network"),
         (f"http://user@127.0.0.1:{port}/5", ("127.0.0.1",), "cannot be read"),
         (f"ftp://127.0.0.1:{port}/5", ("127.0.0.1",), "cannot be read"),
@@ -63,7 +63,7 @@ def test_a_link_is_followed_on_allowed_hosts_alone(site: tuple[int, list[str]]) 
             fetch(url, *hosts)
     assert hits == []
     for path, words in (
-        (f"/to/http://localhost:{port}/5", "not fetched from host 'localhost'"),
+        (f"/to/http://localhost:{port}/5", "nothing is fetched from host 'localhost'"),
         ("/to/file:///etc/passwd", "cannot be read"),
         ("/to//to//to//to//to/5", "redirects"),
         ("/1001", "above the limit"),

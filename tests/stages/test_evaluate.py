@@ -16,7 +16,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from builders.projects import Project, add_inputs, environment, make_project
+from builders.projects import Project, add_inputs, environment, make_project, small_params
+from cinetune import params as params_module
+from cinetune.artifacts import SEEN_SECTIONS, writing_adapter
+from cinetune.model.base import load_base
+from cinetune.model.lora import attach_lora, save_adapter
+from cinetune.task.description import CINEPILE
 
 pytestmark = [pytest.mark.evaluation, pytest.mark.slow]
 
@@ -213,6 +218,74 @@ def test_no_clip_at_all_is_one_sentence(project: Project, whole: Path, tmp_path:
     recipe.write_text(yaml.safe_dump({"data": {"root": str(data)}}), encoding="utf-8")
     done = project.cinetune("evaluate", "--model", "base", "--params", str(recipe))
     assert done.returncode == 2 and "none of the 1 clips has frames" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def adapters(project: Project) -> Path:
+    """Two adapters of the untrained base, `first` of which was trained on shorter subtitles than params.yaml has."""
+    params = params_module.from_dict(small_params()).override("model", {"base": str(project.root / "base-model")})
+    adapted = attach_lora(load_base(params.model, "cpu")[0], params.train)
+    for name, subtitle_tokens in (("first", 16), ("second", params.prompt.max_subtitle_tokens)):
+        settings = params.override("model", {"base": "base-model"})
+        settings = settings.override("prompt", {"max_subtitle_tokens": subtitle_tokens})
+        with writing_adapter(
+            project.root / name, settings.sections(*SEEN_SECTIONS), {"name": name}, CINEPILE
+        ) as folder:
+            save_adapter(adapted, folder)
+    return project.root
+
+
+def registered(project: Project, adapter: str, data: str, subtitle_tokens: int) -> str:
+    """What `register` says of an adapter that has been evaluated on the questions of a folder."""
+    recipe = {
+        "data": {"root": data, "name": "asked"},
+        "prompt": {"max_subtitle_tokens": subtitle_tokens},
+        "register": {"name": "asked", "min_clips": 1, "margin": 1.0, "category_margin": 1.0},
+    }
+    (project.root / "asked.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    done = project.cinetune("evaluate", "--params", "asked.yaml", "--model", adapter)
+    assert done.returncode == 0, done.stderr[-2000:]
+    evaluation = str(newest(project, f"evaluation/{adapter}"))
+    given = ["--adapter", adapter, "--evaluation", evaluation]
+    done = project.cinetune("register", "--params", "asked.yaml", *given)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_a_champion_that_was_asked_other_questions_is_evaluated_by_register(project: Project, adapters: Path) -> None:
+    """On the challenger's questions, shown what it was trained with itself."""
+    rows = pd.read_parquet(project.root / "data/questions/test.parquet")
+    few = rows[rows["clip_id"] != BROKEN].groupby("clip_id").head(2)
+    for folder, ending in (("asked", ""), ("other", " Exactly?")):
+        questions = project.root / folder / "questions"
+        questions.mkdir(parents=True)
+        shutil.copy(project.root / "data/questions/train.parquet", questions)
+        few.assign(question=few["question"] + ending).to_parquet(questions / "test.parquet")
+    assert "version 1 is challenger and champion: there was no champion" in registered(project, "first", "asked", 16)
+
+    said = registered(project, "second", "other", small_params()["prompt"]["max_subtitle_tokens"])
+    assert "version 2 is challenger and champion" in said and "version 1 was evaluated for this" in said
+    *_, (_, _, register_run), (stage, status, child) = project.runs()
+    assert (stage, status, child["evaluated"]) == ("evaluate", "FINISHED", "models:/asked/1")
+    assert register_run["stage"] == "register" and register_run["version"] == "2"
+    made_from = json.loads(newest(project, "evaluation/models-asked-1/made_from.json").read_text(encoding="utf-8"))
+    assert made_from["params"]["prompt"]["max_subtitle_tokens"] == 16
+    theirs, ours = (
+        pd.read_parquet(newest(project, f"evaluation/{name}/predictions.parquet"))
+        for name in ("models-asked-1", "second")
+    )
+    assert list(theirs["question"]) == list(ours["question"]) and theirs["question"].str.endswith("Exactly?").all()
+
+    # Without frames it cannot be asked: the challenger stays one, for a reason.
+    frames, away = project.root / "cache/frames", project.root / "cache/away"
+    given = ["--adapter", "first", "--evaluation", str(newest(project, "evaluation/first"))]
+    frames.rename(away)
+    done = project.cinetune("register", "--params", "asked.yaml", *given)
+    away.rename(frames)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (
+        "champion stays 2: 0 of 28 questions" in done.stdout and "it could not be evaluated on them now" in done.stdout
+    )
 
 
 def test_the_report_shows_the_frames_of_its_examples_and_opens_in_a_browser(

@@ -16,9 +16,12 @@ from cinetune import params as params_module
 from cinetune import pipeline
 from cinetune.data import intake
 from cinetune.data.sources import selection
-from cinetune.task import data_card
+from cinetune.params import DataParams
+from cinetune.task import data_card, description
 from cinetune.task.data_card import DataCard
+from cinetune.task.description import Task
 from cinetune.tracking.runs import UntrackedRun
+from cinetune.training import session
 
 pytestmark = pytest.mark.data
 
@@ -61,17 +64,37 @@ def test_a_card_says_name_version_commit_licence_and_rows(tmp_path: Path) -> Non
     [
         (V1, "CinePile-v1", ""), (V1, "cinepile v1", ""), (V1, "CinePile-mini", "CinePile-v1"),
         (V2, "CinePile-v1", "CinePile-v2"), (V1, "my films", "CinePile-v1"), (DataCard(), "my films", ""),
-        (DataCard(), "CinePile-v1", ""), (DataCard(), "CinePile-mini", "what they are"),
+        (DataCard(), "CinePile-v1", ""), (DataCard(), "CinePile-mini", "films"), (V1, "", ""), (DataCard(), "", ""),
     ],
 )  # fmt: skip
 def test_a_label_that_contradicts_the_card_is_refused(tmp_path: Path, about: DataCard, label: str, remedy: str) -> None:
-    fill(tmp_path, about, "train")
+    fill(tmp_path / "films", about, "train")
+    labelled = DataParams(name=label, root=str(tmp_path / "films"))
     if remedy:
-        text = sentence(lambda: data_card.check(label, tmp_path))
-        assert repr(label) in text and f"set data.name to {remedy}" in text
+        text = sentence(lambda: data_card.check(labelled))
+        assert repr(label) in text and f"set data.name to {remedy}, or leave it empty" in text
     else:
-        data_card.check(label, tmp_path)
-    data_card.check(label, tmp_path / "elsewhere")
+        data_card.check(labelled)
+    data_card.check(dataclasses.replace(labelled, root=str(tmp_path / "elsewhere")))
+
+
+def test_data_are_called_what_their_folder_says_unless_they_have_a_label(tmp_path: Path) -> None:
+    roots = [tmp_path / name for name in ("data", "hub", "films", "mine", "named", "bare")]
+    fill(roots[1], V1, "train")
+    fill(roots[2], DataCard(), "train")
+    for root, name in zip(roots[3:5], ("", "Cameras"), strict=True):
+        root.mkdir()
+        description.write(root, Task(name=name))
+    names = ["CinePile-mini", "CinePile-v1", "films", "mine", "Cameras", "bare"]
+    assert [data_card.name_of(DataParams(name="", root=str(root))) for root in roots] == names
+    assert data_card.name_of(DataParams(name="Ours", root=str(roots[5]))) == "Ours"
+    text = sentence(lambda: data_card.check(DataParams(name="CinePile-mini", root=str(roots[3]))))
+    assert "holds a task of its own: set data.name to mine" in text
+
+
+def test_what_is_kept_of_params_names_the_data(tmp_path: Path) -> None:
+    params = params_module.load().override("data", {"root": str(tmp_path / "films")})
+    assert params.data.name == "" and session.settings_of(params)["data"]["name"] == "films"
 
 
 def test_a_stage_that_reads_questions_holds_their_label_against_the_card(
@@ -80,10 +103,10 @@ def test_a_stage_that_reads_questions_holds_their_label_against_the_card(
     params = params_module.load().override("data", {"root": str(tmp_path / "cinepile")})
     fill(tmp_path / "cinepile", V1, "train")
     run = UntrackedRun(is_silent=True)
-    assert "CinePile-v1" in sentence(lambda: pipeline.log_questions(run, params, "train"))
-    named = params.override("data", {"name": "CinePile-v1"})
-    assert pipeline.log_questions(run, named, "train")[0] == "CinePile-v1 train"
-    tags = pipeline.tags_of(named)
+    mistaken = params.override("data", {"name": "CinePile-mini"})
+    assert "CinePile-v1" in sentence(lambda: pipeline.log_questions(run, mistaken, "train"))
+    assert pipeline.log_questions(run, params, "train")[0] == "CinePile-v1 train"
+    tags = pipeline.tags_of(params)
     assert (tags["data.source"], tags["data.licence"]) == (f"CinePile-v1 at commit {COMMIT}", "CC-BY-NC-SA-4.0")
 
 

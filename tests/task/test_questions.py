@@ -348,8 +348,9 @@ def test_films_that_stand_in_both_splits_are_named_and_counted(
         tmp_path / "questions/train.parquet"
     )
     films = ["ROBIN HOOD  (1991)", "Robin Hood (2010)", "Twice (1991)"]
-    assert groups.shared_groups(films, tmp_path, "train") == ["ROBIN HOOD  (1991)"]
-    assert "ROBIN HOOD" in caplog.text
+    assert groups.shared_groups(films, "test", tmp_path, "train") == ["ROBIN HOOD  (1991)"]
+    assert "Films in test and train questions alike: 1 ('ROBIN HOOD  (1991)')." in caplog.text
     caplog.clear()
-    assert groups.shared_groups(films[1:], tmp_path, "train") == [] == groups.shared_groups(films, tmp_path, "test")
+    assert groups.shared_groups(films[1:], "test", tmp_path, "train") == []
+    assert groups.shared_groups(films, "train", tmp_path, "test") == []
     assert not caplog.text

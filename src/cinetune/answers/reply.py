@@ -15,12 +15,25 @@ from cinetune.task import prompts
 from cinetune.task.description import CINEPILE, INSTRUCTION, LETTERS, SILENT_INSTRUCTION
 
 SPECIAL_TOKENS = re.compile(r"<s>|<pad>|<unk>|<video>|<image>|<\|[^|<>\s]{1,40}\|>|\[/?INST\]", re.IGNORECASE)
-END_OF_TEXT = re.compile(r"</s>|<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>", re.IGNORECASE)
+END_OF_TEXT = re.compile(r"</s>|<eos>|<end_of_turn>|<\|(?:endoftext|im_end|eot_id|eom_id|end)\|>", re.IGNORECASE)
 ROLE = re.compile(r"\b(?P<role>USER|ASSISTANT)[ \t]*:")
-ANSWERING = "ASSISTANT"
+ASKING, ANSWERING = "USER", "ASSISTANT"
+# How the templates of other models begin a turn: with a token, or with a role at the head of a line, which stays alone
+# there where tokens were left out.
+TURN = re.compile(
+    r"<\|(?:im_start|start_header_id)\|>[ \t]*(?P<named>\w+)[ \t]*(?:<\|end_header_id\|>)?"
+    r"|<start_of_turn>[ \t]*(?P<short>\w+)"
+    r"|<\|(?P<token>user|human|system|assistant|model)\|>"
+    r"|(?P<bracket>\[/?INST\])"
+    r"|^[#>*_ \t]*(?P<word>user|human|assistant|gpt|model|bot)[*_ \t]*(?::[*_]*|$)"
+    r"|^#+[ \t]*(?P<heading>Instruction|Input|Response)[ \t]*:",
+    re.MULTILINE | re.IGNORECASE,
+)
+ANSWERING_ROLES = ("assistant", "model", "gpt", "bot", "response", "[/inst]")
 # Words that a reply may use too count as markers only where they stand as in the template.
 BEGINNING = re.compile(
-    r"^[^\w\n]*(?:question(?: \d+)?[ \t]*:|(?:subtitles|frames)[ \t]*:[^\w\n]*$)", re.IGNORECASE | re.MULTILINE
+    r"^[^\w\n]*(?:(?:question(?: \d+)?|q\d{0,2})[ \t]*:|(?:subtitles|frames)[ \t]*:[^\w\n]*$)",
+    re.IGNORECASE | re.MULTILINE,
 )
 QUESTION = re.compile(r"\bQuestion(?: \d+)?[ \t]*:")
 # How the instructions begin that come with this project.
@@ -37,8 +50,13 @@ PREAMBLE = re.compile(
 
 def reply_of(text: str) -> str:
     """The model's own turn: without the echoed prompt, later invented turns and special tokens."""
-    parts = [part for part in END_OF_TEXT.split(text) if SPECIAL_TOKENS.sub(" ", part).strip()]
-    written = SPECIAL_TOKENS.sub(" ", parts[0] if parts else "")
+    parts = (SPECIAL_TOKENS.sub(" ", part) for part in END_OF_TEXT.split(in_our_roles(text)))
+    # An echoed question may have an end of its own.
+    return next((reply for part in parts if part.strip() and (reply := _answered(part)).strip()), "")
+
+
+def _answered(written: str) -> str:
+    """What is said up to an end of text; nothing where only something was asked."""
     own = without_invented_turns(written)
     roles = list(ROLE.finditer(own))
     if not roles:
@@ -47,6 +65,21 @@ def reply_of(text: str) -> str:
     answers = [written[role.end() :] for role in roles if role["role"] == ANSWERING]
     replies = (without_invented_turns(answer) for answer in answers)
     return next((reply for reply in replies if reply.strip() and not ROLE.match(reply.lstrip())), "")
+
+
+def in_our_roles(text: str) -> str:
+    """A text with the turns of other models' templates under the roles of ours; as it is where it holds no such turns.
+
+    A role that answers, without one that asks before it, is only a reply's heading.
+    """
+    is_answering = [str(turn[turn.lastgroup or 0]).lower() in ANSWERING_ROLES for turn in TURN.finditer(text)]
+    first = next((turn for turn, answers in zip(TURN.finditer(text), is_answering, strict=True) if not answers), None)
+    if first is None or (not text[: first.start()].strip() and not any(is_answering)):
+        return text
+    roles = iter(is_answering[is_answering.index(False) :])
+    return text[: first.start()] + TURN.sub(
+        lambda _: f"\n{ANSWERING if next(roles) else ASKING}: ", text[first.start() :]
+    )
 
 
 def without_invented_turns(text: str) -> str:

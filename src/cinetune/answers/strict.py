@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from cinetune.answers import letters
-from cinetune.answers.reply import without_invented_turns
+from cinetune.answers.reply import in_our_roles, without_invented_turns
 from cinetune.task.description import LETTERS
 
 
@@ -21,7 +21,7 @@ def parse_strict(text: str, choices: Sequence[str], gold_index: int | None = Non
     here, `parse_strict(...) == gold` is that rule exactly; where two options share a text, `gold_index` (0-based)
     says which one the rule looks at.
     """
-    reply, own = without_invented_turns(text).replace("*", "").strip(), letters.of(choices)
+    reply, own = without_invented_turns(in_our_roles(text)).replace("*", "").strip(), letters.of(choices)
     if len(reply) == 1 and reply.upper() in own:
         return reply.upper()
     found = re.search(rf"answer:\s*([{letters.span(own)}])", reply, re.IGNORECASE)

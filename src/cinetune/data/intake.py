@@ -249,7 +249,7 @@ def _film(kept: Mapping[str, Any] | None, row: Mapping[str, Any]) -> str:
 
 def _question(row: Mapping[str, Any], clip_id: str) -> dict[str, Any]:
     row = {**row, "question_category": _category(row["question_category"])}
-    reason = checks.check_row({**row, "clip_id": clip_id})
+    reason = checks.check_row(checks.named({**row, "clip_id": clip_id}, CINEPILE))
     if reason:
         raise InputError(reason)
     kept = {name: clip_id if name == "clip_id" else row[name] for name in CINEPILE.columns.values()}

@@ -22,7 +22,7 @@ from cinetune.evaluation.statistics import (
     expected_calibration_error,
 )
 from cinetune.params import Params
-from cinetune.task import description
+from cinetune.task import data_card, description
 from cinetune.task.description import CINEPILE, Task
 from cinetune.task.groups import group_key, groups_of
 
@@ -256,7 +256,7 @@ def summarise_for(
     params: Params, ablation: str, predictions: pd.DataFrame, model: str, is_finetuned: bool
 ) -> dict[str, Any]:
     """`summarise` with the data and the statistics that the params name."""
-    chosen, dataset, task = params.evaluate, params.data.name, description.of_folder(params.data.root)
+    chosen, dataset, task = params.evaluate, data_card.name_of(params.data), description.of_folder(params.data.root)
     published = published_average(dataset, is_finetuned, task)
     statistics = chosen.bootstrap_samples, chosen.seed, chosen.resample, published
     training_groups = groups_of(params.data.root, "train") if chosen.split != "train" else ()

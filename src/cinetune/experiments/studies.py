@@ -12,7 +12,7 @@ import pandas as pd
 from cinetune.errors import InputError
 from cinetune.evaluation.metrics import SCORERS
 from cinetune.evaluation.statistics import deviation_interval
-from cinetune.task import description
+from cinetune.task import data_card, description
 from cinetune.task.groups import groups_of, keys_of
 
 SCORER = "logit"
@@ -38,7 +38,8 @@ def with_films(root: Path, films: Sequence[str], target: Path) -> None:
     rows = pd.read_parquet(root / "questions" / "train.parquet")
     mask = [key in films for key in keys_of(rows, description.of_folder(root))]
     rows[mask].to_parquet(target / "questions" / "train.parquet", index=False)
-    for name in ("questions/test.parquet", "clips", "clips.parquet", description.FILE):
+    asked = ("questions/validation.parquet", "questions/test.parquet")
+    for name in (*asked, "clips", "clips.parquet", description.FILE, data_card.CARD):
         if (root / name).exists():
             (target / name).symlink_to((root / name).resolve())
 

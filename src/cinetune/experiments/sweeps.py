@@ -1,7 +1,7 @@
 """A search for better training settings: what is varied, which trials there were, and what the best one is.
 
 The study is a folder with Optuna's SQLite file, so that a killed sweep can be resumed. Settings are judged by the
-validation accuracy on held-out training films; the test films are never looked at.
+validation accuracy on held-out training clips; the test clips are never looked at.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cinetune.artifacts import Adapter
 from cinetune.errors import InputError
 from cinetune.files import file_md5, write_json
 from cinetune.params import Params, SweepParams
+from cinetune.task import data_card, questions
 
 # From the least to the most; the others are lists of values to choose from.
 RANGES = ("learning_rate", "lora_dropout")
@@ -54,11 +55,12 @@ def settings_of(params: Params) -> dict[str, str]:
     """All that trials have in common; with others they could not be compared."""
     flat = {
         f"{section}.{name}": str(value)
-        for section, values in params.sections(*SECTIONS).items()
+        for section, values in data_card.named(params).sections(*SECTIONS).items()
         for name, value in values.items()
     }
-    questions = Path(params.data.root) / "questions" / "train.parquet"
-    return {name: value for name, value in flat.items() if name not in HOW} | {"the questions": file_md5(questions)}
+    root = params.data.root
+    digests = " ".join(file_md5(questions.file_of(root, split)) for split in questions.training_splits(root))
+    return {name: value for name, value in flat.items() if name not in HOW} | {"the questions": digests}
 
 
 def read_space(sweep: SweepParams, processes: int) -> dict[str, BaseDistribution]:
@@ -239,7 +241,7 @@ def write(folder: Path, target: Path, params: Params, study: optuna.Study) -> di
     if best is None:
         raise InputError("no trial was trained to its end: see above, and give the sweep more trials.")
     comment = [
-        f"The best of {len(measured['trials'])} trials: {best.value:.1%} on held-out training films, with "
+        f"The best of {len(measured['trials'])} trials: {best.value:.1%} on held-out training clips, with "
         f"sweep.epochs={params.sweep.epochs:g}.",
         f"mlflow run . --env-manager local -e train -P params={target / 'best.yaml'}",
     ]

@@ -10,6 +10,7 @@ import yaml
 from cinetune.data import licences
 from cinetune.export.source import Source
 from cinetune.serving import model_card
+from cinetune.task import data_card
 
 # As the hub writes them.
 IDENTIFIERS = {"CC-BY-NC-SA-4.0": "cc-by-nc-sa-4.0", licences.OWN: "apache-2.0"}
@@ -73,7 +74,7 @@ A clip is seen as {params.frames.num_frames} frames of {params.frames.size} pixe
 
 ## Data and licence
 
-Trained on {params.data.name}. Licence: {source.licence}.{terms}
+Trained on {data_card.name_of(params.data)}. Licence: {source.licence}.{terms}
 
 ## Hashes
 

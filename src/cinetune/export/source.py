@@ -13,7 +13,7 @@ from cinetune.errors import InputError
 from cinetune.files import read_json
 from cinetune.model import lookup
 from cinetune.params import ModelParams, Params
-from cinetune.task.data_card import UNKNOWN_LICENCE
+from cinetune.task import data_card
 
 # What a version holds beside its adapter.
 SERVED_WITH, ORIGIN, BASE, EVALUATION = "serving.json", "origin.json", "base", "evaluation"
@@ -46,7 +46,7 @@ class Source:
         if not (version / SERVED_WITH).is_file():
             params = adapter.params(params)
             base = lookup.find_base(params.model, str(Path.cwd()))
-            licence = licences.of_data(params.data.name, params.register.accept_licence, adapter.task)
+            licence = licences.of_data(data_card.name_of(params.data), params.register.accept_licence, adapter.task)
             return cls(adapter, params, base, licence)
         config, origin = read_json(version / SERVED_WITH), read_json(version / ORIGIN)
         params = adapter.params(_served(params, config))
@@ -57,7 +57,7 @@ class Source:
                 "folder of that one."
             )
         metrics = version / EVALUATION / METRICS
-        licence = origin.get("licence", UNKNOWN_LICENCE)
+        licence = origin.get("licence", data_card.UNKNOWN_LICENCE)
         return cls(adapter, params, base, licence, origin, read_json(metrics) if metrics.is_file() else None)
 
     def model(self, is_quantised: bool) -> ModelParams:

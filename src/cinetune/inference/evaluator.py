@@ -37,7 +37,7 @@ def predict(
     """
     task, clips = description.of_folder(params.data.root), questions.load(params.data.root, params.evaluate.split)
     if params.evaluate.split != "train":
-        groups.shared_groups([clip.group for clip in clips], params.data.root, "train")
+        groups.shared_groups([clip.group for clip in clips], params.evaluate.split, params.data.root, "train")
     table = without_model(subject, clips, params.evaluate.seed, task)
     if table is not None:
         return {ablations[0]: table}, {}

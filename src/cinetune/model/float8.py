@@ -7,6 +7,8 @@ numbers are multiplied in the type that they came in: that is slower than no rou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -105,6 +107,9 @@ class Float8Linear(torch.nn.Linear):
     operation can send.
     """
 
+    # Whether inputs are rounded as well, as they are but for comparisons that their rounding would hide.
+    rounds_inputs = True
+
     def __init__(self, plain: torch.nn.Linear) -> None:
         torch.nn.Module.__init__(self)
         if plain.bias is not None:
@@ -120,6 +125,8 @@ class Float8Linear(torch.nn.Linear):
         self.register_buffer("turned", weight.view(torch.uint8).T.contiguous() if weight.is_cuda else None)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.rounds_inputs:
+            return torch.nn.functional.linear(input, self.plain_weight().to(input.dtype))
         values = input.reshape(-1, self.in_features)
         rows, scales = rounded(values.detach())
         turned = self.weight.T if self.turned is None else self.turned
@@ -128,3 +135,16 @@ class Float8Linear(torch.nn.Linear):
     def plain_weight(self) -> torch.Tensor:
         """What it computes with, as float32 [out, in]."""
         return self.weight.view(FLOAT8).float() * self.factors.T
+
+
+@contextmanager
+def unrounded_inputs(model: torch.nn.Module) -> Iterator[None]:
+    """Only the weights of a model's float8 layers are rounded in the block, and products are of the inputs' type."""
+    layers = [module for module in model.modules() if isinstance(module, Float8Linear)]
+    for layer in layers:
+        layer.rounds_inputs = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.rounds_inputs = True

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from transformers import (
     VideoLlavaForConditionalGeneration,
 )
@@ -17,24 +18,35 @@ from transformers import (
 from cinetune.errors import InputError, reason_of
 from cinetune.model.base import LORA_TARGETS
 from cinetune.model.lookup import is_hub_id
+from cinetune.model.shape import UNUSABLE
 from cinetune.params import TrainParams
 
 if TYPE_CHECKING:
     # Importing PEFT takes four seconds, which those who need only the base should not wait for.
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
 logger = logging.getLogger(__name__)
 PEFT_PREFIX = "base_model.model."
-# What a LoRA configuration may ask for beyond plain LoRA on linear layers, and its value when it does not.
+# What a LoRA configuration tells of plain LoRA on linear layers. Whatever else is set asks for more, as will be what
+# later versions of PEFT add.
+PLAIN = frozenset(
+    ("peft_type", "task_type", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping",
+     "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_dropout", "fan_in_fan_out",
+     "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights",
+     # Read with what is refused alone, or for the weights that a training begins with.
+     "loftq_config", "eva_config", "corda_config", "lora_ga_config", "qalora_group_size", "megatron_core")
+)  # fmt: skip
 BEYOND_PLAIN = {
-    "use_dora": (False, "DoRA"),
-    "modules_to_save": ([], "a LoRA with whole modules beside it (modules_to_save)"),
-    "bias": ("none", "a LoRA with trained biases"),
-    "lora_bias": (False, "a LoRA with biases of its own (lora_bias)"),
-    "trainable_token_indices": ([], "a LoRA with trained tokens"),
-    "target_parameters": ([], "a LoRA on single parameters"),
-    "layer_replication": ([], "a LoRA on repeated layers"),
+    "use_dora": "DoRA",
+    "modules_to_save": "a LoRA with whole modules beside it (modules_to_save)",
+    "bias": "a LoRA with trained biases",
+    "lora_bias": "a LoRA with biases of its own (lora_bias)",
+    "trainable_token_indices": "a LoRA with trained tokens",
+    "target_parameters": "a LoRA on single parameters",
+    "layer_replication": "a LoRA on repeated layers",
 }
+# Trainings that begin so take a part of the base's weights away, which a base that is read anew still has.
+CHANGING_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # The same, seen in the names of tensors.
 BEYOND_PLAIN_NAMES = {
     ".lora_magnitude_vector": "DoRA",
@@ -83,22 +95,61 @@ def load_adapter(model: VideoLlavaForConditionalGeneration, folder: str | Path) 
         _check_plain(config, shapes, folder)
         saved = {_renamed(name, patterns): shape for name, shape in shapes.items()}
         # In the base's type, as training computes with it.
-        adapted = PeftModel.from_pretrained(model, str(folder), autocast_adapter_dtype=False, key_mapping=patterns)
+        adapted = PeftModel.from_pretrained(
+            model, str(folder), config=_lora_config(folder, patterns), autocast_adapter_dtype=False,
+            key_mapping=patterns,
+        )  # fmt: skip
     except InputError:
         raise
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"adapter {str(folder)!r} does not fit the base model: {reason_of(error)}.") from None
-    wanted = {
-        name.replace(".default.", "."): tuple(weight.shape)
-        for name, weight in adapted.named_parameters()
-        if ".lora_" in name
-    }
+    except (*UNUSABLE, re.error) as error:
+        reason = reason_of(error) or type(error).__name__
+        raise InputError(f"adapter {str(folder)!r} does not fit the base model: {reason}.") from None
+    held = {name.replace(".default.", "."): weight for name, weight in adapted.named_parameters() if ".lora_" in name}
+    wanted = {name: tuple(weight.shape) for name, weight in held.items()}
     if saved != wanted:
         wrong = sorted(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name))
         raise InputError(
             f"adapter {str(folder)!r} does not fit the base model: {len(wrong)} tensors differ, first {wrong[0]!r}."
         )
+    _check_numbers(adapted, held, folder)
     return adapted.eval()
+
+
+def _lora_config(folder: Path, patterns: Mapping[str, str]) -> LoraConfig:
+    """An adapter's own, with layers under their present names.
+
+    How its training began and which kind of PEFT's models it was decide nothing here.
+    """
+    from peft import LoraConfig
+
+    config: LoraConfig = LoraConfig.from_pretrained(str(folder))
+    config.task_type, config.init_lora_weights = "CAUSAL_LM", True
+    for name in ("rank_pattern", "alpha_pattern"):
+        setattr(config, name, {_renamed(key, patterns): value for key, value in getattr(config, name).items()})
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(getattr(config, name), list | set):
+            setattr(config, name, {_renamed(layer, patterns) for layer in getattr(config, name)})
+    return config
+
+
+def _check_numbers(adapted: PeftModel, held: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Raises InputError for NaN or inf in an adapter, and for a rank or an alpha of layers that it does not have."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = {name: layer for name, layer in adapted.named_modules() if isinstance(layer, LoraLayer)}
+    scales = {name: torch.tensor(layer.scaling["default"]) for name, layer in layers.items()}
+    wrong = [name for name, weight in {**held, **scales}.items() if not weight.isfinite().all()]
+    if wrong:
+        raise InputError(f"adapter {str(folder)!r} holds NaN or inf, first in {wrong[0]!r}: train it again.")
+    config = adapted.peft_config["default"]
+    for setting in ("rank_pattern", "alpha_pattern"):
+        for key in getattr(config, setting):
+            # As PEFT looks for it; of one that it finds nowhere it says nothing.
+            if not any(re.match(rf"(.*\.)?({key})$", name) for name in layers):
+                raise InputError(
+                    f"adapter {str(folder)!r} has {key!r} in its {setting}, and no layer of that name: name it as "
+                    "its tensors are named."
+                )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -114,8 +165,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _check_plain(config: Mapping[str, Any], names: Iterable[str], folder: Path) -> None:
     """Raises InputError for an adapter that is more than LoRA on linear layers, which would be used in part at most."""
-    found = [what for key, (plain, what) in BEYOND_PLAIN.items() if (config.get(key) or plain) != plain]
+    from peft import LoraConfig
+
+    usual, start = LoraConfig().to_dict(), str(config.get("init_lora_weights")).lower()
+    beyond = [key for key, value in config.items() if key not in PLAIN and value and value != usual.get(key)]
+    found = [BEYOND_PLAIN.get(key, f"a LoRA with {key}") for key in beyond]
     found += [what for part, what in BEYOND_PLAIN_NAMES.items() if any(part in name for name in names)]
+    if start.startswith(CHANGING_BASE):
+        found.append(f"a LoRA beside a changed base (init_lora_weights={start})")
     if found:
         raise InputError(
             f"adapter {str(folder)!r} is {found[0]}: only plain LoRA on the linear layers of the language model and "

@@ -8,26 +8,28 @@ from __future__ import annotations
 import torch
 
 from cinetune.errors import InputError
-from cinetune.model import float8
 from cinetune.model.base import answer_logits
+from cinetune.model.float8 import unrounded_inputs
 from cinetune.model.packing import Pack, collate, normalise, placed
 
-# How far logits may differ by rounding alone, as a share of their length. With 32 layers of random weights it was
-# 2.5e-6 in float32 and 0.027 in bfloat16; one wrong position made 0.19 in both, one token of a wrong segment 0.05.
+# How far logits may differ by rounding alone, as a share of their length: some three to five times what it was with 32
+# layers of random weights in bfloat16 (0.027) and float16 (0.004), and 40 times in float32 (2.5e-6). One wrong position
+# made 0.15 to 0.22 in each type, a wrong border of the mask 0.6, a single token of a wrong segment 0.05 to 0.08, which
+# bfloat16 may hide.
 LIMITS = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.08}
-FLOAT8_LIMIT = 0.2
 
 
-def limit_of(model: torch.nn.Module) -> float:
-    """How far a pack may differ in the type that a model computes in."""
-    if float8.is_in(model):
-        return FLOAT8_LIMIT
-    return LIMITS[model.get_input_embeddings().weight.dtype]
-
-
-@torch.inference_mode()
 def pack_difference(model: torch.nn.Module, item: Pack, prefix_tokens: int, pad_token_id: int) -> float:
-    """The largest difference of an answer's logits from those of a separate pass, as a share of their length."""
+    """The largest difference of an answer's logits from those of a separate pass, as a share of their length.
+
+    Float8 rounds each token by itself, so it cannot mix questions, but would hide that they are: inputs are not
+    rounded to it here.
+    """
+    with torch.inference_mode(), unrounded_inputs(model):
+        return _difference(model, item, prefix_tokens, pad_token_id)
+
+
+def _difference(model: torch.nn.Module, item: Pack, prefix_tokens: int, pad_token_id: int) -> float:
     was_training = model.training
     model.eval()
     weight = model.get_input_embeddings().weight
@@ -57,7 +59,7 @@ def pack_difference(model: torch.nn.Module, item: Pack, prefix_tokens: int, pad_
 
 def check_pack(difference: float, model: torch.nn.Module) -> None:
     """Raises InputError where a pack is further from separate passes than rounding explains."""
-    limit = limit_of(model)
+    limit = LIMITS[model.get_input_embeddings().weight.dtype]
     if not difference <= limit:
         raise InputError(
             f"a pack's logits differ by {difference:.2g} of their length from those of its questions passed one by "

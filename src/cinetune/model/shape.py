@@ -29,6 +29,12 @@ PICTURES = ("preprocessor_config.json", "video_preprocessor_config.json", "proce
 BICUBIC = 3
 # Parts of tensors' names that have come and gone with the versions of transformers.
 MOVING_PARTS = {"model", "language_model", "vision_model"}
+# What versions of transformers have saved beside the weights, and compute anew.
+COMPUTED = ("position_ids", "inv_freq")
+# Others may look at fewer tokens, or at both sides.
+KINDS = {"text_config": "llama", "vision_config": "clip_vision_model"}
+# No base comes near; as many as a damaged configuration may ask for would fill the memory by their names alone.
+MAX_LAYERS = 1000
 
 
 def read_shape(params: ModelParams, is_local: bool = False) -> tuple[VideoLlavaConfig, Any]:
@@ -99,6 +105,13 @@ def check_files(params: ModelParams, config: VideoLlavaConfig, folder: Path) -> 
         raise InputError(
             f"base model {params.base!r} lacks {len(missing)} tensors, first {missing[0]!r}: fetch it again."
         )
+    left = sorted(name for name in held.keys() - wanted.keys() if not name.endswith(COMPUTED))
+    if left:
+        # A config with fewer layers makes another, smaller model.
+        raise InputError(
+            f"base model {params.base!r} holds {len(left)} tensors that its config.json has no place for, first "
+            f"{left[0]!r}: fetch it again, or mend the config."
+        )
     wrong = sorted(name for name in wanted if held.get(name, wanted[name]) != wanted[name])
     if wrong:
         found, asked = list(held[wrong[0]]), list(wanted[wrong[0]])
@@ -150,9 +163,21 @@ def _check_tokens(params: ModelParams, config: VideoLlavaConfig, tokenizer: Any)
 
 def _check_layers(params: ModelParams, config: VideoLlavaConfig, content: Mapping[str, Any]) -> None:
     """That the configuration makes a model, and that the tower has the layers that are read."""
+    for name, part in (("text_config", config.text_config), ("vision_config", config.vision_config)):
+        kind = KINDS[name]
+        if part.model_type != kind:
+            raise InputError(
+                f"base model {params.base!r} has {name}.model_type={part.model_type!r} in its config.json, and packs "
+                f"are right with {kind!r} alone: another base is needed."
+            )
+        if not 1 <= part.num_hidden_layers <= MAX_LAYERS:
+            raise InputError(
+                f"base model {params.base!r} has {name}.num_hidden_layers={part.num_hidden_layers} in its config.json, "
+                f"and 1 to {MAX_LAYERS} are possible: fetch it again."
+            )
     try:
         _empty(config)
-    except UNUSABLE as error:
+    except (*UNUSABLE, AssertionError) as error:
         value = error.args[0] if isinstance(error, KeyError) and error.args else None
         place = next((f"{name}={value!r}" for name, held in _entries(content) if held == value), "")
         said = f"{place} is not known" if value is not None and place else reason_of(error) or type(error).__name__

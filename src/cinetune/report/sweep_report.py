@@ -26,7 +26,7 @@ def write(folder: Path, measured: Mapping[str, Any], space: Mapping[str, BaseDis
         for row in sorted(measured["trials"], key=_rank, reverse=True)
     ]
     headers = ["Trial", "What differs", "End", "Percent correct", "Validations"]
-    said = "On held-out training films; of a pruned trial the best of its validations. Test films were not looked at."
+    said = "On held-out training clips; of a pruned trial the best of its validations. Test clips were not looked at."
     axes = [(SHORT[name], name in IS_LOGARITHMIC, _parallel(name, measured)) for name in space]
     scores = [row["accuracy"] for row in measured["trials"]]
     is_pruned = [row["state"] != "complete" for row in measured["trials"]]

@@ -25,7 +25,7 @@ from cinetune.model.shape import read_shape
 from cinetune.model.sizes import Size, kept_bytes, size_of
 from cinetune.params import DataParams, ModelParams, Params
 from cinetune.runtime.limit import matrix_flops
-from cinetune.task import description, groups, questions
+from cinetune.task import data_card, description, groups, questions
 from cinetune.task.description import CINEPILE, Published, Task
 from cinetune.task.questions import ClipQuestions, Question
 
@@ -107,7 +107,7 @@ def describe(params: Params) -> list[str]:
     questions_file = Path(params.data.root) / "questions" / "train.parquet"
     task = description.of_folder(params.data.root)
     # Of data that nothing can stand in for the questions must be here.
-    if task.published is None or questions_file.is_file() or version_of(params.data.name, task) is None:
+    if task.published is None or questions_file.is_file() or version_of(data_card.name_of(params.data), task) is None:
         planned = training_plan(params, encoder_of(params, config, tokenizer, task))
         if planned.counted_clips < planned.training_clips:
             notes.append(counted_note(planned))
@@ -124,7 +124,10 @@ def training_plan(params: Params, encoder: Encoder) -> TrainingPlan:
     """Of the questions that are here; above COUNTED_CLIPS clips the tokens of a part of them are counted."""
     train, task = params.train, description.of_folder(params.data.root)
     clips = questions.load(params.data.root, "train")
-    training_clips, validation_clips = groups.split_groups(clips, train.validation_fraction, train.seed, task.group)
+    given = questions.load_validation(params.data.root)
+    training_clips, validation_clips = (
+        (clips, given) if given else groups.split_groups(clips, train.validation_fraction, train.seed, task.group)
+    )
     longest, rest = _longest_apart(training_clips)
     evenly = rest[:: -(-len(rest) // COUNTED_CLIPS) or 1]
     limits = train.questions_per_pack, train.tokens_per_pack, train.open_questions_per_pack

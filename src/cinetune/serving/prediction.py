@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cinetune.frames.sampling import ClipFrames
     from cinetune.serving.service import Service
 
+NAMED = "a video file, a folder of images, or a clip of the data as clip:<clip_id>"
+
 
 def open_service(params: Params, load_model: Callable[[str], Any]) -> Service:
     """That of an adapter folder with the settings it was trained with, or of a version, a pyfunc of `load_model`."""
@@ -36,13 +38,9 @@ def open_service(params: Params, load_model: Callable[[str], Any]) -> Service:
 def check(asked: PredictParams) -> None:
     """Raises InputError for what is wrong before anything is loaded."""
     if not asked.video:
-        raise InputError(
-            "predict.video is empty: name a video file, or a clip of the data as clip:<clip_id>, or a table."
-        )
-    if not asked.video.startswith(CLIP) and not Path(asked.video).is_file():
-        raise InputError(
-            f"video {asked.video!r} does not exist: name a video file, or a clip of the data as clip:<clip_id>."
-        )
+        raise InputError(f"predict.video is empty: name {NAMED}, or a table.")
+    if not asked.video.startswith(CLIP) and not Path(asked.video).exists():
+        raise InputError(f"video {asked.video!r} does not exist: name {NAMED}.")
     if not asked.question.strip():
         raise InputError('predict.question is empty: ask something, as in -P question="Who leaves first?".')
     if asked.end and asked.end <= asked.start:
@@ -71,23 +69,35 @@ def answer(asked: PredictParams, service: Service) -> tuple[ClipFrames, dict[str
 
 def _answer(asked: PredictParams, service: Service) -> tuple[ClipFrames, dict[str, Any]]:
     from cinetune.frames.decoder import Decoder
+    from cinetune.frames.images.decoder import ImageDecoder
     from cinetune.frames.limits import Limits
     from cinetune.frames.sampling import FrameSettings
     from cinetune.inference.scoring import QuestionPrompt
 
     question = QuestionPrompt(asked.question, read_choices(asked.choices, service.task))
-    is_clip = asked.video.startswith(CLIP)
-    source = sources.read_clip(service.clips_folder, asked.video.removeprefix(CLIP)) if is_clip else Path(asked.video)
+    source = _find(asked.video, service)
     part = (asked.start, asked.end) if asked.start or asked.end else None
-    with Decoder(Limits.of(service.frames)) as decoder, observation.span(observation.DECODING):
+    limits, is_images = Limits.of(service.frames), isinstance(source, Path) and source.is_dir()
+    decoders: Any = ImageDecoder(limits, service.frames.images_per_s) if is_images else Decoder(limits)
+    with decoders as decoder, observation.span(observation.DECODING):
         clip = decoder.read(source, FrameSettings.of(service.frames), asked.video, part)
     return clip, service.ask(clip, _read_subtitles(asked, service), question)
+
+
+def _find(video: str, service: Service) -> Path | bytes:
+    """A clip's bytes, or a file or a folder of images."""
+    if not video.startswith(CLIP):
+        return Path(video)
+    clip_id = video.removeprefix(CLIP)
+    if service.has_image_clips:
+        return sources.find_images(service.clips_folder, clip_id)
+    return sources.read_clip(service.clips_folder, clip_id)
 
 
 def _read_subtitles(asked: PredictParams, service: Service) -> str:
     end = asked.end or float("inf")
     if asked.subtitles.lower().endswith(subtitles.SUFFIXES):
         return subtitles.read_file(Path(asked.subtitles), asked.start, end)
-    if asked.subtitles or asked.video.startswith(CLIP):
+    if asked.subtitles or not Path(asked.video).is_file():
         return asked.subtitles
     return subtitles.embedded(Path(asked.video), asked.start, end, service.frames.timeout_s)

@@ -1,4 +1,4 @@
-"""Videos behind http(s) links, from hosts that were allowed by name and from nowhere else.
+"""Videos and images behind http(s) links, from hosts that were allowed by name and from nowhere else.
 
 A name that resolves to an address inside the network is refused, the connection goes to the address that was
 checked, and each redirect is judged like the link itself.
@@ -18,6 +18,7 @@ from cinetune.errors import InputError
 
 MAX_REDIRECTS = 3
 READ_BYTES = 1 << 16
+WANTED = "video/*, image/*, application/octet-stream"
 
 
 def fetch(url: str, hosts: Sequence[str], max_bytes: int, timeout_s: float) -> bytes:
@@ -35,12 +36,12 @@ def fetch(url: str, hosts: Sequence[str], max_bytes: int, timeout_s: float) -> b
             url = urljoin(url, answer.headers.get("Location", ""))
         except (OSError, http.client.HTTPException) as error:
             reason = "it took too long" if isinstance(error, TimeoutError) else type(error).__name__
-            raise InputError(f"video on host {host!r} cannot be fetched: {reason}") from None
-    raise InputError(f"video link leads through more than {MAX_REDIRECTS} redirects: name its end")
+            raise InputError(f"link to host {host!r} cannot be fetched: {reason}") from None
+    raise InputError(f"link leads through more than {MAX_REDIRECTS} redirects: name its end")
 
 
 def _parse(url: str, hosts: Sequence[str]) -> tuple[str, SplitResult]:
-    unusable = InputError("video link cannot be read: write http(s)://host/path")
+    unusable = InputError("link cannot be read: write http(s)://host/path")
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -50,7 +51,7 @@ def _parse(url: str, hosts: Sequence[str]) -> tuple[str, SplitResult]:
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not url.isprintable():
         raise unusable
     if parts.hostname not in hosts:
-        raise InputError(f"videos are not fetched from host {parts.hostname[:80]!r}: send the file itself as base64")
+        raise InputError(f"nothing is fetched from host {parts.hostname[:80]!r}: send the file itself as base64")
     return parts.hostname, parts
 
 
@@ -63,7 +64,7 @@ def _get(host: str, parts: SplitResult, until: float) -> http.client.HTTPRespons
         context = ssl.create_default_context()
         connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection.request("GET", path, headers={"Accept": "video/*, application/octet-stream", "Connection": "close"})
+    connection.request("GET", path, headers={"Accept": WANTED, "Connection": "close"})
     return connection.getresponse()
 
 
@@ -74,20 +75,23 @@ def _checked_address(host: str, port: int) -> str:
     except ValueError:
         found = [entry[4][0] for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         if not all(ipaddress.ip_address(address).is_global for address in found):
-            raise InputError(f"host {host!r} leads into this network: videos are not fetched from there") from None
+            raise InputError(f"host {host!r} leads into this network: nothing is fetched from there") from None
         return str(found[0])
     return host
 
 
 def _read(answer: http.client.HTTPResponse, host: str, max_bytes: int, until: float) -> bytes:
     if answer.status != 200:
-        raise InputError(f"video on host {host!r} cannot be fetched: it answers {answer.status}")
+        raise InputError(f"link to host {host!r} cannot be fetched: it answers {answer.status}")
     content = bytearray()
     while chunk := answer.read1(READ_BYTES):
         content += chunk
         if len(content) > max_bytes:
-            raise InputError(f"video on host {host!r} is above the limit of {max_bytes >> 20} MB")
+            raise InputError(f"link to host {host!r} is to a file above the limit of {max_bytes >> 20} MB")
         _left(until)
+    # How much of what was announced is yet to come.
+    if answer.length:
+        raise InputError(f"link to host {host!r} cannot be fetched: the file ended early")
     return bytes(content)
 
 

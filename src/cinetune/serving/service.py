@@ -29,6 +29,7 @@ from cinetune.artifacts import Adapter
 from cinetune.errors import InputError
 from cinetune.files import folder_digest, text_digest
 from cinetune.frames.decoder import Decoder
+from cinetune.frames.images import listing
 from cinetune.frames.images.decoder import ImageDecoder
 from cinetune.frames.limits import Limits
 from cinetune.frames.sampling import ClipFrames, FrameSettings, identity
@@ -176,6 +177,11 @@ class Service:
         self._decoders.close()
         self._image_decoders.close()
 
+    @property
+    def has_image_clips(self) -> bool:
+        """Are the clips that are served folders of images?"""
+        return self.frames.source == "images"
+
     def counts(self) -> Counter[str]:
         """Totals since the start."""
         return self.engine.counts + self._cache.counts
@@ -294,17 +300,8 @@ class Service:
 
     def _decode(self, source: Shown, num_frames: int, deadline: Deadline) -> Clip:
         settings = replace(self._settings, num_frames=num_frames)
-        timeout_s = self.limits.decode_timeout_s
-        content: Any  # The bytes of a video, or of each image.
-        decoders: DecoderPool[Any]
         with observation.span(observation.FETCHING):
-            if isinstance(source, tuple):
-                content, decoders = sources.read_images(source, self._url_hosts, timeout_s), self._image_decoders
-                # Each by itself, for where one ends decides what is shown.
-                digest = text_digest("".join(hashlib.sha256(image).hexdigest() for image in content))
-            else:
-                content = sources.read(source, self.clips_folder, self._url_hosts, timeout_s)
-                digest, decoders = hashlib.sha256(content).hexdigest(), self._decoders
+            content, digest, decoders = self._fetch(source)
         name = source if isinstance(source, str) and source.startswith(sources.CLIP) else None
         key = f"{digest}-{identity(settings)}"
 
@@ -313,6 +310,27 @@ class Service:
                 return Clip(key, decoder.read(content, settings, name).frames)
 
         return self._cache.read(key, decode, deadline)
+
+    def _fetch(self, source: Shown) -> tuple[Any, str, DecoderPool[Any]]:
+        """What a decoder takes (a video's bytes, those of each image, a folder), its digest, and such decoders."""
+        timeout_s = self.limits.decode_timeout_s
+        if isinstance(source, tuple):
+            images = sources.read_images(source, self._url_hosts, timeout_s)
+            # Each by itself, for where one ends decides what is shown.
+            digest = text_digest("".join(hashlib.sha256(image).hexdigest() for image in images))
+            return images, digest, self._image_decoders
+        if self.has_image_clips and isinstance(source, str) and source.startswith(sources.CLIP):
+            folder = sources.find_images(self.clips_folder, source.removeprefix(sources.CLIP))
+            digest = listing.digest(folder, self.frames.images_per_s, _version_of)
+            return folder, digest or str(folder), self._image_decoders
+        content = sources.read(source, self.clips_folder, self._url_hosts, timeout_s)
+        return content, hashlib.sha256(content).hexdigest(), self._decoders
+
+
+def _version_of(path: Path) -> str:
+    """Another one for a file that was written since: a folder's images are too many to be read for each request."""
+    status = path.stat()
+    return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
 
 def limits_of(config: Mapping[str, Any]) -> ServeParams:

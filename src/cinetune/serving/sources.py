@@ -1,4 +1,4 @@
-"""Where the video of a request may come from: its own base64, a clip that is served here, an allowed host.
+"""Where the video or the images of a request may come from: base64, a clip that is served here, an allowed host.
 
 Nothing else is opened, whatever a request names.
 """
@@ -49,7 +49,8 @@ def read_images(texts: Sequence[str], url_hosts: Sequence[str], timeout_s: float
         left = MAX_VIDEO_BYTES - sum(map(len, contents))
         try:
             is_fetched = LINK.match(text) and url_hosts
-            contents.append(remote.fetch(text, url_hosts, left, timeout_s) if is_fetched else _decode(text))
+            fetched = remote.fetch(text, url_hosts, MAX_VIDEO_BYTES, timeout_s) if is_fetched else _decode(text)
+            contents.append(fetched)
         except InputError as error:
             raise InputError(f"image {number}: {error}") from None
         except ValueError:
@@ -90,14 +91,8 @@ def _within_limit(content: bytes) -> bytes:
 
 def read_clip(folder: Path, clip_id: str) -> bytes:
     """The file of a clip in the served folder. Raises InputError for other names and links that lead out."""
-    reason = clip_ids.check(clip_id)
-    if reason:
-        raise InputError(f"video names no clip: {reason}")
     try:
-        root = folder.resolve(strict=True)
-        path = (root / f"{clip_id}.mp4").resolve(strict=True)
-        if not path.is_relative_to(root):
-            raise FileNotFoundError
+        path = _path_of(folder, f"{clip_id}.mp4", clip_id)
         # What was checked must be what is opened, and opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -105,11 +100,37 @@ def read_clip(folder: Path, clip_id: str) -> bytes:
                 raise FileNotFoundError
             content = file.read(MAX_VIDEO_BYTES + 1)
     except (OSError, RuntimeError):
-        # Python 3.11 tells of a loop of links by RuntimeError.
-        raise InputError(f"clip {clip_id!r} is not among the clips that are served here") from None
+        raise _unserved(clip_id) from None
     if len(content) > MAX_VIDEO_BYTES:
         raise InputError(f"clip {clip_id!r} is above the limit of {MAX_VIDEO_BYTES >> 20} MB")
     return content
+
+
+def find_images(folder: Path, clip_id: str) -> Path:
+    """The folder of a clip's images in the served folder. Raises InputError as `read_clip` does."""
+    try:
+        path = _path_of(folder, clip_id, clip_id)
+        if not path.is_dir() or not all(image.resolve().is_relative_to(path) for image in path.iterdir()):
+            raise FileNotFoundError
+    except (OSError, RuntimeError):
+        raise _unserved(clip_id) from None
+    return path
+
+
+def _path_of(folder: Path, name: str, clip_id: str) -> Path:
+    """A clip's own place in a folder. Python 3.11 tells of a loop of links by RuntimeError."""
+    reason = clip_ids.check(clip_id)
+    if reason:
+        raise InputError(f"video names no clip: {reason}")
+    root = folder.resolve(strict=True)
+    path = (root / name).resolve(strict=True)
+    if not path.is_relative_to(root):
+        raise FileNotFoundError
+    return path
+
+
+def _unserved(clip_id: str) -> InputError:
+    return InputError(f"clip {clip_id!r} is not among the clips that are served here")
 
 
 def find_clips(config: Mapping[str, Any]) -> Path:

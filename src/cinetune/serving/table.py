@@ -229,9 +229,7 @@ def _decoded(groups: Sequence[Asked], service: Service) -> Iterator[tuple[Asked,
             try:
                 if not asked.video.is_folder:
                     return videos.read(asked.video.path, settings, asked.video.name, part)
-                if part:
-                    raise InputError(f"video {asked.video.name!r} is a folder of images, which has no start and end")
-                return images.read(asked.video.path, settings, asked.video.name)
+                return images.read(asked.video.path, settings, asked.video.name, part)
             except InputError as error:
                 return error
 

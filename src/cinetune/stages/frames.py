@@ -22,7 +22,7 @@ from cinetune.params import Params
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES_SHOWN = 5
-SPLITS = ("train", "test")
+SPLITS = ("train", "validation", "test")
 
 
 def run(params: Params, is_pipeline: bool = False) -> Mapping[str, int]:
@@ -57,8 +57,8 @@ def run(params: Params, is_pipeline: bool = False) -> Mapping[str, int]:
 
 
 def _splits(root: Path) -> Sequence[str]:
-    # All where none is there, to be told of the first.
-    return [split for split in SPLITS if (root / "questions" / f"{split}.parquet").is_file()] or SPLITS
+    # The first where none is there, to be told of it.
+    return [split for split in SPLITS if (root / "questions" / f"{split}.parquet").is_file()] or SPLITS[:1]
 
 
 def _clip_ids(root: Path, splits: Sequence[str]) -> list[str]:

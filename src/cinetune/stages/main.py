@@ -27,21 +27,22 @@ def run(params: Params) -> None:
     from cinetune.data import licences
     from cinetune.evaluation import metrics
     from cinetune.report import evaluation_report
-    from cinetune.task import description
+    from cinetune.task import data_card, description
 
-    name = pipeline.run_name("main", params.data.name, *pipeline.unusual(params, "train"))
+    data = data_card.name_of(params.data)
+    name = pipeline.run_name("main", data, *pipeline.unusual(params, "train"))
     with lifecycle.start("main", name=name) as tracked:
         if not isinstance(tracked, runs.Run):
             raise InputError("main writes to MLflow: unset CINETUNE_UNTRACKED, or run `dvc repro`.")
         _check_inputs(params)
         # Registration would refuse it after all the work.
         task = description.of_folder(params.data.root)
-        licences.of_data(params.data.name, params.register.accept_licence, task)
-        registry.check_data(params.register.name, params.data.name)
+        licences.of_data(data, params.register.accept_licence, task)
+        registry.check_data(params.register.name, data)
         tracked.set_tags(pipeline.tags_of(params))
-        tracked.log_params(params.to_dict())
-        for split in ("train", params.evaluate.split):
-            pipeline.log_questions(tracked, params, split)
+        tracked.log_params(data_card.named(params).to_dict())
+        pipeline.log_training_questions(tracked, params)
+        pipeline.log_questions(tracked, params, params.evaluate.split)
         with loop.written_params(params) as file:
             variables = {
                 lifecycle.PARENT: tracked.id,
@@ -69,7 +70,8 @@ def _check_inputs(params: Params) -> None:
     if pipeline.has_frames_alone(params):
         logger.info("main: %s has no clips, so their frames are taken as they are.", params.data.root)
     else:
-        loop.pull_missing(params.data.root, ["questions/train.parquet", "questions/test.parquet", pipeline.CLIPS])
+        files = [f"questions/{split}.parquet" for split in ("train", params.evaluate.split)]
+        loop.pull_missing(params.data.root, [*files, pipeline.CLIPS])
     if not lookup.is_hub_id(params.model.base):
         loop.pull_missing(params.model.base, ["config.json"])
     pipeline.check_data(params)

@@ -57,6 +57,7 @@ def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
     from cinetune.artifacts import Adapter, Evaluation
     from cinetune.data import licences
     from cinetune.serving import packaging
+    from cinetune.task import data_card
     from cinetune.tracking import promotion
 
     chosen = params.register
@@ -64,12 +65,12 @@ def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
     evaluation = Evaluation.open(chosen.evaluation, remedy=f"evaluate {chosen.adapter!r} first")
     params = adapter.params(params)
     evaluation.check_of(adapter, params, packaging.measured(params, adapter.task))
-    licence = licences.of_data(params.data.name, chosen.accept_licence, adapter.task)
-    registry.check_data(chosen.name, params.data.name)
+    licence = licences.of_data(data_card.name_of(params.data), chosen.accept_licence, adapter.task)
+    registry.check_data(chosen.name, data_card.name_of(params.data))
     known = registry.version_of(chosen.name, adapter.digest)
     version = known or _create(params, adapter, evaluation, licence, tracked)
     print(f"register: {chosen.adapter} is version {version} of {chosen.name}{' already' if known else ''}.")
-    ask = partial(pipeline.evaluate_version, tracked, params, evaluation.summary["split"])
+    ask = partial(pipeline.evaluate_version, tracked, params, evaluation)
     return version, promotion.promote(params, version, evaluation, ask)
 
 
@@ -83,13 +84,13 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
     info = packaging.log_model(adapter, params, summary, origin, params.register.embed_base, evaluation)
     # A version can be made where the data is not.
     if Path(params.data.root).is_dir():
-        pipeline.log_questions(tracked, params, "train")
+        pipeline.log_training_questions(tracked, params)
         dataset = pipeline.log_questions(tracked, params, summary["split"])
         tracked.log_model_metrics(info.model_id, metrics.mlflow_metrics(summary), dataset)
     registry.describe_model(name, DESCRIPTION.format(name=name, subject=adapter.task.subject))
     prompt = registry.register_prompt(name, info.model_uri, adapter.task)
     # The rest is in the card, and whole in the version's origin.json.
-    tags = {"accuracy": model_card.accuracy(summary), "data": params.data.name, "licence": licence, "prompt": prompt}
+    tags = {"accuracy": model_card.accuracy(summary), "data": origin["data"], "licence": licence, "prompt": prompt}
     return registry.create_version(name, info.model_uri, adapter.digest, tags)
 
 

@@ -35,7 +35,8 @@ def run(params: Params, is_pipeline: bool = False) -> Path:
             for name in ("base", "finetuned")
         )
         word = finetuned.task.group
-        shared_groups(finetuned.predictions.reindex(columns=[word])[word].dropna(), params.data.root, "train")
+        asked = finetuned.predictions.reindex(columns=[word])[word].dropna()
+        shared_groups(asked, finetuned.summary["split"], params.data.root, "train")
         card = Path(params.model.base) / "pretraining.json"
         with whole_folder(target) as folder:
             evaluation_report.write(

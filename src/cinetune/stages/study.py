@@ -17,6 +17,7 @@ from cinetune.cli import parse
 from cinetune.errors import InputError
 from cinetune.files import read_json, whole_folder, write_json
 from cinetune.params import Params
+from cinetune.task import data_card
 from cinetune.tracking import runs
 
 
@@ -50,7 +51,7 @@ def run(params: Params) -> Path:
         target = pipeline.RUNS / tracked.id / "study"
         with whole_folder(target) as folder:
             write_json(folder / "study.json", measured)
-            study_report.write(folder, measured, params.data.name)
+            study_report.write(folder, measured, data_card.name_of(params.data))
         tracked.log_metrics(studies.mlflow_metrics(measured))
         tracked.log_artifacts(target, "study")
         print(f"study: {target / 'report.html'}.")
@@ -59,7 +60,8 @@ def run(params: Params) -> Path:
 
 def _train_and_evaluate(params: Params, seed: int, root: Path, label: str, tracked: runs.Run) -> Mapping[str, Any]:
     """metrics.json of one more training, whose runs are named with `label`."""
-    params = params.override("train", {"seed": seed}).override("data", {"root": str(root)})
+    # Fewer films are still of the same data.
+    params = data_card.named(params).override("train", {"seed": seed}).override("data", {"root": str(root)})
     adapter = _call("train", params, label, tracked) / "adapter"
     params = params.override("evaluate", {"model": str(adapter), "ablation": "none", "ablations": "none"})
     (metrics,) = (_call("evaluate", params, label, tracked) / "evaluation").glob("*/metrics.json")

@@ -21,6 +21,7 @@ from cinetune.errors import InputError
 from cinetune.files import whole_folder
 from cinetune.params import Params
 from cinetune.runtime import checkpoints
+from cinetune.task import data_card
 from cinetune.tracking import runs
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ def _try(params: Params, study: Study, trial: Trial, home: Path, tracked: runs.R
     variables = pruning.name_trial(home, trial._trial_id, sweep.startup_trials)
     child, status = pipeline.call_below(tracked, "train", chosen, pipeline.run_name("train", name), variables)
     accuracy = sweeps.accuracy_of(pipeline.RUNS / child / "adapter")
-    failure = f"train ended with status {status}" if status else ""
-    end = sweeps.end(study, trial, child, accuracy, failure)
+    end = sweeps.end(study, trial, child, accuracy, f"train ended with status {status}" if status else "")
     tracked.log_metrics(sweeps.mlflow_metrics(study, accuracy), trial.number)
     logger.info("sweep: trial %d is %s%s", trial.number, end, "." if accuracy is None else f", {accuracy:.1%}.")
     sweeps.check_failures(study, name)
@@ -85,7 +85,7 @@ def _finish(params: Params, study: Study, space: Mapping[str, BaseDistribution],
     target = pipeline.RUNS / tracked.id / "sweep"
     with whole_folder(target) as folder:
         measured = sweeps.write(folder, target, params, study)
-        sweep_report.write(folder, measured, space, params.data.name)
+        sweep_report.write(folder, measured, space, data_card.name_of(params.data))
     best = study.best_trial
     tracked.log_artifacts(target, "sweep")
     tracked.set_tags({"best": sweeps.name_of(best.params), "best.run": best.user_attrs[sweeps.RUN]})

@@ -76,7 +76,7 @@ def _begin(params: Params, inputs: Inputs, tracked: Tracker, is_pipeline: bool, 
     stack.enter_context(checkpoints.held(work))
     stack.callback(checkpoints.discard_unless_saved, work)
     tracked.log_params(session.settings_of(params))
-    pipeline.log_questions(tracked, params, "train")
+    pipeline.log_training_questions(tracked, params)
     return work
 
 

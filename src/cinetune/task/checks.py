@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cinetune.task import clip_ids
-from cinetune.task.description import CINEPILE, Task
+from cinetune.task.description import CINEPILE, MAPPED, Task
 
 
 def check_choices(choices: Any, task: Task) -> str | None:
@@ -18,10 +18,12 @@ def check_choices(choices: Any, task: Task) -> str | None:
         return f"choices must be a list of {task.counted} texts, got {choices!r}"
     if not task.min_choices <= len(choices) <= task.max_choices:
         return f"choices must be {task.counted}, got {len(choices)}: {list(choices)!r}"
+    seen = set()
     for choice in choices:
-        if not isinstance(choice, str) or not choice.strip():
+        if not isinstance(choice, str) or not (words := choice.strip()):
             return f"choices must be texts that are not empty, got {choice!r}"
-    if len({choice.strip() for choice in choices}) < len(choices):
+        seen.add(words)
+    if len(seen) < len(choices):
         return f"choices must differ from each other, got {list(choices)!r}"
     return None
 
@@ -33,43 +35,45 @@ def check_text(name: str, value: Any) -> str | None:
 
 
 def check_row(row: Mapping[str, Any], task: Task = CINEPILE) -> str | None:
-    """Why a row in the columns of a task cannot be used, or None."""
+    """Why a row cannot be used, or None; it is as `named` gives it."""
 
     def lacks(name: str) -> bool:
         """May it be left out, and is it?"""
-        return not task.needs(name) and is_absent(value(row, name, task))
+        return not task.needs(name) and is_absent(row[name])
 
-    group, subtitles = task.column("group"), value(row, "subtitles", task)
     reason = (
-        clip_ids.check(value(row, "clip_id", task))
-        or (None if lacks("group") else check_text(group, row[group]))
-        or check_text(task.column("question"), value(row, "question", task))
+        clip_ids.check(row["clip_id"])
+        or (None if lacks("group") else _check_text("group", row, task))
+        or _check_text("question", row, task)
     )
     if reason:
         return reason
     # With the name it tells groups apart, and so keeps the splits apart.
-    if task.column("year") and not is_whole(value(row, "year", task)):
-        return f"{task.column('year')} must be a whole number, got {value(row, 'year', task)!r}"
-    if not lacks("subtitles") and not isinstance(subtitles, str):
-        return f"{task.column('subtitles')} must be text, got {subtitles!r}"
-    category = value(row, "category", task)
-    return _check_answer(row, task) or (_check_category(category, task) if task.categories else None)
+    if "year" in task.names and not is_whole(row["year"]):
+        return f"{task.column('year')} must be a whole number, got {row['year']!r}"
+    if not isinstance(row["subtitles"], str) and not lacks("subtitles"):
+        return f"{task.column('subtitles')} must be text, got {row['subtitles']!r}"
+    return _check_answer(row, task) or (_check_category(row["category"], task) if task.categories else None)
+
+
+def _check_text(name: str, row: Mapping[str, Any], task: Task) -> str | None:
+    return check_text(task.column(name), row[name])
 
 
 def _check_answer(row: Mapping[str, Any], task: Task) -> str | None:
     """Why the options or the answer cannot be used; a row without options needs an answer in words alone."""
-    choices, answer, text = (value(row, name, task) for name in ("choices", "answer", "answer_text"))
-    named, of_text = task.column("answer"), task.column("answer_text")
+    choices, answer, text = row["choices"], row["answer"], row["answer_text"]
     if is_open(choices, task):
+        named = task.column("answer")
         wrong = None if is_absent(answer) else f"{named} must be empty where there are no choices, got {answer!r}"
-        return wrong or check_text(of_text, text)
+        return wrong or _check_text("answer_text", row, task)
     if reason := check_choices(choices, task):
         return reason
     if not is_whole(answer) or not 0 <= answer < len(choices):
-        return f"{named} must be a whole number from 0 to {len(choices) - 1}, got {answer!r}"
+        return f"{task.column('answer')} must be a whole number from 0 to {len(choices) - 1}, got {answer!r}"
     is_told = task.needs("answer_text") or not is_absent(text)
     if is_told and (not isinstance(text, str) or choices[int(answer)] != text):
-        return f"{of_text} must be option {int(answer)} of choices, got {text!r}"
+        return f"{task.column('answer_text')} must be option {int(answer)} of choices, got {text!r}"
     return None
 
 
@@ -87,10 +91,9 @@ def is_open(choices: Any, task: Task) -> bool:
     return is_absent(choices) or (isinstance(choices, Sequence | np.ndarray) and len(choices) == 0)
 
 
-def value(row: Mapping[str, Any], name: str, task: Task) -> Any:
-    """None for a column that a task or a file does not have."""
-    column = task.column(name)
-    return row.get(column) if column else None
+def named(row: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """A row of a file under our names of its columns, None for one that the task or the file does not have."""
+    return {name: row.get(column) if (column := task.column(name)) else None for name in MAPPED}
 
 
 def is_absent(value: Any) -> bool:

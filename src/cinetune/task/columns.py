@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -26,12 +26,14 @@ def without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def records(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a file with these columns, in its order."""
-    for batch in file.iter_batches(BATCH_ROWS, columns=list(names)):
-        values = [_values(column) for column in batch.columns]
-        for row in zip(*values, strict=True):
-            yield dict(zip(batch.schema.names, row, strict=True))
+def records(file: pq.ParquetFile, names: Mapping[str, str | None]) -> Iterator[dict[str, Any]]:
+    """The rows of a file in its order; names: of its columns by the keys of the rows, which are None for no column."""
+    there = [name for name in file.schema_arrow.names if name in names.values()]
+    for batch in file.iter_batches(BATCH_ROWS, columns=there):
+        held: dict[str | None, list[Any]] = {name: _values(batch.column(name)) for name in there}
+        nothing = [None] * batch.num_rows
+        for row in zip(*(held.get(column, nothing) for column in names.values()), strict=True):
+            yield dict(zip(names, row, strict=True))
 
 
 def _values(column: pa.Array) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -132,7 +133,7 @@ class Task(BaseModel):
         """Category names in one line, by short name."""
         return {short: " ".join(full.split()) for short, full in self.categories.items()}
 
-    @property
+    @cached_property
     def shorts(self) -> dict[str, str]:
         """Short names of categories by their names in the data."""
         return {full: short for short, full in self.categories.items()}
@@ -142,11 +143,14 @@ class Task(BaseModel):
         """The instruction of the prompt."""
         return self.instruction or (INSTRUCTION if self.subtitles else SILENT_INSTRUCTION)
 
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What the files of questions call the columns that this task has, by our names."""
+        return self.columns or {name: name for name in PLAIN}
+
     def column(self, name: str) -> str:
         """What the files of questions call it; empty for what this task does not have."""
-        if self.columns:
-            return self.columns.get(name, "")
-        return name if name in PLAIN else ""
+        return self.names.get(name, "")
 
     def needs(self, name: str) -> bool:
         """Must each row have a value in this column?"""

@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from cinetune.errors import InputError
 from cinetune.task import description
-from cinetune.task.checks import is_absent, is_whole, value
+from cinetune.task.checks import is_absent, is_whole, named
 from cinetune.task.description import Task
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,11 @@ Clip = TypeVar("Clip", bound=Grouped)
 
 
 def name_of(row: Mapping[str, Any], task: Task) -> str:
-    """A clip of no group is one of its own."""
-    name, year = value(row, "group", task), value(row, "year", task)
+    """The name of a row's group, `named` as it is; a clip of no group is one of its own."""
+    name = row["group"]
     if is_absent(name):
-        return str(value(row, "clip_id", task))
-    return f"{name} ({int(year)})" if task.column("year") else str(name)
+        return str(row["clip_id"])
+    return f"{name} ({int(row['year'])})" if "year" in task.names else str(name)
 
 
 @functools.cache
@@ -60,11 +60,11 @@ def keys_of(table: pd.DataFrame, task: Task) -> list[str | None]:
     columns = [column for name in ("clip_id", "group", "year") if (column := task.column(name)) in table.columns]
 
     def key(row: dict[str, Any]) -> str | None:
-        name, year = value(row, "group", task), value(row, "year", task)
-        is_told = isinstance(name, str) and (not task.column("year") or is_whole(year))
+        name = row["group"]
+        is_told = isinstance(name, str) and ("year" not in task.names or is_whole(row["year"]))
         return group_key(name_of(row, task)) if is_told or (is_absent(name) and not task.needs("group")) else None
 
-    return [key(row) for row in table[columns].to_dict("records")]
+    return [key(named(row, task)) for row in table[columns].to_dict("records")]
 
 
 def groups_of(root: str | Path, split: str) -> set[str]:
@@ -79,15 +79,15 @@ def groups_of(root: str | Path, split: str) -> set[str]:
     return {key for key in keys_of(table.drop_duplicates(), task) if key is not None}
 
 
-def shared_groups(groups: Iterable[str], root: str | Path, other_split: str) -> list[str]:
-    """Those of the groups that the other split has questions about as well; logs a warning where there are any."""
+def shared_groups(groups: Iterable[str], split: str, root: str | Path, other_split: str) -> list[str]:
+    """Those of a split's groups that the other has questions about as well; logs a warning where there are any."""
     others, task = groups_of(root, other_split), description.of_folder(root)
     shared = sorted({group for group in groups if group_key(group) in others})
     if shared:
         names = ", ".join(repr(group) for group in shared[:MAX_GROUPS_NAMED])
         more = f" and {len(shared) - MAX_GROUPS_NAMED} more" if len(shared) > MAX_GROUPS_NAMED else ""
-        told = task.groups.capitalize()
-        logger.warning("%s in training and test questions alike: %d (%s%s).", told, len(shared), names, more)
+        told = f"{task.groups.capitalize()} in {split} and {other_split} questions alike"
+        logger.warning("%s: %d (%s%s).", told, len(shared), names, more)
     return shared
 
 

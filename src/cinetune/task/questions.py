@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 from cinetune.errors import InputError, reason_of
 from cinetune.files import text_digest
 from cinetune.task import columns, description
-from cinetune.task.checks import check_row, is_open, value
+from cinetune.task.checks import check_row, is_open, named
 from cinetune.task.description import CINEPILE, MAPPED, Task
 from cinetune.task.groups import group_key, name_of, spellings
 
 # Kept in the files: questions were written from the one, and links are shown instead of the other.
 NEVER_READ = ("scene", "title")
+TRAINING, VALIDATION = "train", "validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +96,27 @@ def load(root: str | Path, split: str) -> list[ClipQuestions]:
     Raises InputError for a missing file, a missing column or the first row that cannot be used.
     """
     path, task = file_of(root, split), description.of_folder(root)
-    wanted = {column for name in MAPPED if name not in NEVER_READ and (column := task.column(name))}
     with _reading(path, task) as file, columns.without_garbage_collection():
-        names = [name for name in file.schema_arrow.names if name in wanted]
+        names = {name: task.names.get(name) for name in MAPPED if name not in NEVER_READ}
         return _grouped(columns.records(file, names), str(path), task)
+
+
+def training_splits(root: str | Path) -> tuple[str, ...]:
+    """The splits that a training reads: a folder may say itself which questions it is validated on."""
+    is_given = (Path(root) / "questions" / f"{VALIDATION}.parquet").is_file()
+    return (TRAINING, VALIDATION) if is_given else (TRAINING,)
+
+
+def load_validation(root: str | Path) -> list[ClipQuestions]:
+    """The clips that a training is to be validated on; none where its own are divided for that."""
+    return load(root, VALIDATION) if VALIDATION in training_splits(root) else []
 
 
 def clip_ids_of(root: str | Path, split: str) -> list[str]:
     """The clips of `<root>/questions/<split>.parquet` in the file's order; nothing else of it is read or checked."""
     task = description.of_folder(root)
-    name = task.column("clip_id")
     with _reading(file_of(root, split), task) as file:
-        return list(dict.fromkeys(row[name] for row in columns.records(file, [name])))
+        return list(dict.fromkeys(row["clip_id"] for row in columns.records(file, {"clip_id": task.names["clip_id"]})))
 
 
 @contextmanager
@@ -124,7 +134,7 @@ def _reading(path: Path, task: Task) -> Iterator[pq.ParquetFile]:
 def clips_of(table: pd.DataFrame, origin: str, task: Task = CINEPILE) -> list[ClipQuestions]:
     """Rows in the columns of a task, grouped by clip; `origin` names them in errors."""
     _check_columns(table.columns, len(table), origin, task)
-    return _grouped(table.to_dict("records"), origin, task)
+    return _grouped((named(row, task) for row in table.to_dict("records")), origin, task)
 
 
 def _check_columns(names: Collection[str], num_rows: int, origin: str, task: Task) -> None:
@@ -147,7 +157,7 @@ def _grouped(rows: Iterable[Mapping[str, Any]], origin: str, task: Task) -> list
             # A list's text may come in several lines.
             reason = " ".join(reason.split())
             raise InputError(f"{origin}, row {number}: {reason}; remove or repair the row.")
-        clip_id = value(row, "clip_id", task)
+        clip_id = row["clip_id"]
         of_clip = questions.setdefault(clip_id, [])
         group = name_of(row, task)
         if group_key(groups.setdefault(clip_id, group)) != group_key(group):
@@ -155,10 +165,10 @@ def _grouped(rows: Iterable[Mapping[str, Any]], origin: str, task: Task) -> list
             raise InputError(
                 f"{origin}, row {number}: clip {clip_id!r} is of {group!r}, before it was of {groups[clip_id]!r}."
             )
-        said = value(row, "subtitles", task)
+        said = row["subtitles"]
         subtitles.setdefault(clip_id, said if isinstance(said, str) else "")
         if not of_clip:
-            about[clip_id] = _about(row, task)
+            about[clip_id] = _about(row)
         of_clip.append(_question(f"{clip_id}-{len(of_clip):03d}", row, task))
     # One spelling of a group stands for all, so that results by group count it once.
     spelling = spellings(groups.values())
@@ -171,23 +181,23 @@ def _grouped(rows: Iterable[Mapping[str, Any]], origin: str, task: Task) -> list
 
 
 def _question(question_id: str, row: Mapping[str, Any], task: Task) -> Question:
-    choices = value(row, "choices", task)
+    choices = row["choices"]
     has_none = is_open(choices, task)
-    slices = {name: str(row[column]) for name in ("hard_split", "visual_reliance") if (column := task.column(name))}
+    slices = {name: str(row[name]) for name in ("hard_split", "visual_reliance") if name in task.names}
     return Question(
         question_id=question_id,
-        text=value(row, "question", task),
+        text=row["question"],
         choices=() if has_none else tuple(choices),
-        answer=-1 if has_none else int(value(row, "answer", task)),
-        category=value(row, "category", task) if task.categories else "",
-        words=value(row, "answer_text", task) if has_none else "",
+        answer=-1 if has_none else int(row["answer"]),
+        category=row["category"] if task.categories else "",
+        words=row["answer_text"] if has_none else "",
         **slices,
     )
 
 
-def _about(row: Mapping[str, Any], task: Task) -> dict[str, Any]:
+def _about(row: Mapping[str, Any]) -> dict[str, Any]:
     """What results are broken down by and linked to; whatever is not as it should be is left out."""
-    genre, year, url = (value(row, name, task) for name in ("genres", "year", "url"))
+    genre, year, url = (row[name] for name in ("genres", "year", "url"))
     genres = [genre] if isinstance(genre, str) else genre if isinstance(genre, Sequence | np.ndarray) else []
     return {
         "year": None if year is None else int(year),

@@ -11,7 +11,7 @@ from cinetune.evaluation import ablation_effects, comparison, metrics
 from cinetune.inference.server import results
 from cinetune.params import Params
 from cinetune.report import comparison_report
-from cinetune.task import questions
+from cinetune.task import data_card, questions
 from cinetune.tracking.runs import Run, Tracker
 from cinetune.tracking.traces import sampling, writing
 
@@ -44,7 +44,7 @@ def trace_sample(run: Tracker, params: Params, evaluation: Evaluation, open_fram
     tags = {"evaluated": params.evaluate.model}
     tags |= {name: value for name, value in evaluation.made_from.items() if isinstance(value, str)}
     with writing.told("the traces of some questions"):
-        has_content = writing.shows_content(params.trace.content, params.data.name)
+        has_content = writing.shows_content(params.trace.content, data_card.name_of(params.data))
         sampling.write_sample(table, clips, lambda clip_id: store.read(clip_id).frames, tags, has_content, run.id)
 
 

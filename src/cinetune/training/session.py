@@ -15,7 +15,7 @@ from cinetune.frames.store import FrameStore
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
 from cinetune.runtime import checkpoints, distributed
-from cinetune.task import description, groups, prompts, questions
+from cinetune.task import data_card, description, groups, prompts, questions
 from cinetune.task.description import Task
 from cinetune.task.questions import ClipQuestions
 
@@ -34,7 +34,7 @@ HOW = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """Clips to train on and of held-out groups; `clips_missing` have no frames; `base` as it was measured."""
+    """Clips to train on and to validate on; `clips_missing` have no frames; `base` as it was measured."""
 
     training_clips: list[ClipQuestions]
     validation_clips: list[ClipQuestions]
@@ -51,11 +51,19 @@ class Inputs:
     @classmethod
     def read(cls, params: Params, open_frames: Callable[[Params], FrameStore]) -> Inputs:
         task, clips = description.of_folder(params.data.root), questions.load(params.data.root, "train")
-        groups.shared_groups([clip.group for clip in clips], params.data.root, "test")
+        given = questions.load_validation(params.data.root)
+        for split in (*questions.training_splits(params.data.root)[1:], "test"):
+            groups.shared_groups([clip.group for clip in clips], "train", params.data.root, split)
         store = open_frames(params)
         seen = store.with_frames(clips)
-        split = groups.split_groups(seen, params.train.validation_fraction, params.train.seed, task.group)
-        return cls(*split, len(clips) - len(seen), store, task, _measured_base(params))
+        train = params.train
+        sides = (
+            (seen, store.with_frames(given))
+            if given
+            else groups.split_groups(seen, train.validation_fraction, train.seed, task.group)
+        )
+        missing = len(clips) + len(given) - sum(map(len, sides))
+        return cls(*sides, missing, store, task, _measured_base(params))
 
 
 def _measured_base(params: Params) -> dict[str, str]:
@@ -73,7 +81,7 @@ def _measured_base(params: Params) -> dict[str, str]:
 
 def settings_of(params: Params) -> dict[str, dict[str, Any]]:
     """The sections that an adapter is saved with."""
-    settings = params.sections(*SECTIONS)
+    settings = data_card.named(params).sections(*SECTIONS)
     settings["train"] = {name: value for name, value in settings["train"].items() if name not in HOW}
     return settings
 
@@ -81,13 +89,16 @@ def settings_of(params: Params) -> dict[str, dict[str, Any]]:
 def identity(params: Params, inputs: Inputs, frames: Path) -> dict[str, str]:
     """All that decides the result of a training, by name; frames: the folder of the frame store."""
     clips = sorted([*inputs.training_clips, *inputs.validation_clips], key=lambda clip: clip.clip_id)
+    # Where the clips are divided here, the settings decide how.
+    is_given = questions.VALIDATION in questions.training_splits(params.data.root)
+    held_out = sorted(clip.clip_id for clip in inputs.validation_clips) if is_given else []
     decided = {
         f"{section}.{name}": str(value)
         for section, values in settings_of(params).items()
         for name, value in values.items()
     }
     return decided | {
-        "the questions": text_digest(repr(clips)),
+        "the questions": text_digest(repr((clips, held_out))),
         "the frames": content_digest(frames),
         "the base model": inputs.base["base"],
         "the tokenizer": inputs.base["tokenizer"],

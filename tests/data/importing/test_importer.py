@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from builders.videos import LIMITS, UNIFORM, numbered, numbers
-from cinetune.data.importing import importer
+from cinetune.data.importing import importer, library
 from cinetune.data.importing.importer import Imported
 from cinetune.data.links import Link
 from cinetune.errors import InputError
@@ -59,7 +59,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], **options: Any) -> 
 
 def params_of(tmp_path: Path, questions: Path | str, **values: Any) -> ImportParams:
     given = {
-        "questions": str(questions), "videos": str(tmp_path / "videos"), "out": str(tmp_path / "mydata"),
+        "questions": str(questions), "traces": "", "videos": str(tmp_path / "videos"), "out": str(tmp_path / "mydata"),
         "layout": "plain", "test_fraction": 0.25, "seed": 1, "name": "", "group": "", "licence": "",
     }  # fmt: skip
     return ImportParams(**given | values)
@@ -71,7 +71,7 @@ def no_links(links: Sequence[Link]) -> Mapping[str, Path | str]:
 
 def run(tmp_path: Path, rows: Sequence[Mapping[str, Any]] | Path | str, **values: Any) -> Imported:
     given = rows if isinstance(rows, Path | str) else write_csv(tmp_path / "mine.csv", rows)
-    return importer.run(params_of(tmp_path, given, **values), no_links, 20.0)
+    return importer.run(params_of(tmp_path, given, **values), no_links, 20.0, 1.0)
 
 
 def table(tmp_path: Path, split: str = "train") -> pd.DataFrame:
@@ -232,7 +232,13 @@ def test_given_splits_are_kept_and_a_group_in_two_of_them_stays_in_the_test(tmp_
     assert imported.found["shared_questions"] == 1
     rows = [each | {"split": split} for each, split in zip(FOUR, ("train", "val", "training", "test"), strict=True)]
     run(tmp_path, rows)
-    assert list(table(tmp_path, "test")["url"]) == ["d.mp4"] and len(table(tmp_path)) == 3
+    asked = {split: list(table(tmp_path, split)["url"]) for split in ("train", "validation", "test")}
+    assert asked == {"train": ["a.mp4", "c.mp4"], "validation": ["b.mp4"], "test": ["d.mp4"]}
+    # With these at hand one group is enough to train on; importing again leaves no file of before.
+    run(tmp_path, [row("a.mp4"), row("b.mp4"), row("c.mp4", split="validation")], test_fraction=0.5)
+    assert len(table(tmp_path)) == len(table(tmp_path, "validation")) == len(table(tmp_path, "test")) == 1
+    run(tmp_path, FOUR)
+    assert not (tmp_path / "mydata/questions/validation.parquet").exists()
 
 
 def test_the_balance_and_the_sizes_are_reported(tmp_path: Path, videos: Path) -> None:
@@ -241,6 +247,19 @@ def test_the_balance_and_the_sizes_are_reported(tmp_path: Path, videos: Path) ->
     assert sum(split["clips"] for split in numbers.values()) == 4 and numbers["test"]["questions"] == 1
     assert imported.lines[0].startswith("train: 3 questions about 3 clips, ")
     assert "right answers" in imported.lines[0]
+
+
+def test_open_questions_stand_in_each_split_beside_those_with_options(tmp_path: Path, videos: Path) -> None:
+    asked = [row(name, "What is that?", "A key.", choices="") for name in ("a.mp4", "b.mp4", "c.mp4")]
+    imported = run(tmp_path, [*FOUR, *asked], test_fraction=0.5)
+    assert not imported.rejected and imported.found["shared_questions"] == 2
+    assert [split["open_questions"] > 0 for split in imported.found["splits"].values()] == [True, True]
+    assert description.of_folder(tmp_path / "mydata").open_questions
+
+
+def test_cuts_that_differ_by_a_frame_are_two_clips(tmp_path: Path, videos: Path) -> None:
+    names = {library.clip_id("a.mp4", start_s, 4000.0) for start_s in (1234.567, 1234.568, 1234.5)}
+    assert len(names) == 3
 
 
 def test_many_categories_make_no_tables(tmp_path: Path, videos: Path) -> None:
@@ -253,10 +272,13 @@ def test_folders_of_images_are_clips(tmp_path: Path, videos: Path) -> None:
     (videos / "shots").mkdir()
     for number, picture in enumerate(numbered(3)):
         Image.fromarray(picture).save(videos / "shots" / f"{number}.png")
-    imported = run(tmp_path, [row("shots"), row("shots", "Cut?", start=1), *FOUR])
-    assert list(reasons(imported).values()) == ["video 'shots' is a folder of images, which has no start and end"]
-    (folder,) = [path for path in (tmp_path / "mydata" / "clips").iterdir() if path.is_dir()]
-    assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png", "2.png"]
+    parts = [row("shots", "Cut?", start=1), row("shots", "Late?", start=9), row("shots", "End?", start=1, end=2)]
+    imported = run(tmp_path, [row("shots"), *parts, *FOUR])
+    late = "video 'shots' ends at 3.0 s: nothing lies between 9 s and 3 s"
+    assert list(reasons(imported).values()) == [late]
+    folders = [path for path in (tmp_path / "mydata" / "clips").iterdir() if path.is_dir()]
+    held = sorted(sorted(path.name for path in folder.iterdir()) for folder in folders)
+    assert held == [["0.png", "1.png", "2.png"], ["1.png"], ["1.png", "2.png"]]
 
 
 def test_links_are_fetched_and_those_that_are_not_are_told_of(tmp_path: Path, videos: Path) -> None:
@@ -267,7 +289,7 @@ def test_links_are_fetched_and_those_that_are_not_are_told_of(tmp_path: Path, vi
         return {each.url: videos / "a.mp4" if each.kind == "http" else "is private." for each in links}
 
     path = write_csv(tmp_path / "mine.csv", [*FOUR, row(link), row(gone), row(link, "Part?", start=1, end=3)])
-    imported = importer.run(params_of(tmp_path, path), fetch, 20.0)
+    imported = importer.run(params_of(tmp_path, path), fetch, 20.0, 1.0)
     assert list(reasons(imported)) == ["mine.csv, row 6"]
     assert reasons(imported)["mine.csv, row 6"].endswith("AAAAAAAAAAA' is private")
     assert len(list((tmp_path / "mydata" / "clips").iterdir())) == 6
@@ -296,6 +318,26 @@ def test_the_whole_is_refused_where_nothing_is_left(tmp_path: Path, videos: Path
     with pytest.raises(InputError, match=told):
         run(tmp_path, tmp_path / "mine.csv")
     assert not (tmp_path / "mydata").exists() and not list(tmp_path.glob(".mydata*"))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("video,question,choices,answer,answer", "has the column 'answer' twice: leave one out"),
+        ("video,Video,question,choices,answer", "has a column twice, written with other capitals"),
+    ],
+)
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, videos: Path, names: str, told: str) -> None:
+    (tmp_path / "mine.csv").write_text(f"{names}\na.mp4,Where?,x|y,x,y\n")
+    with pytest.raises(InputError, match=told):
+        run(tmp_path, tmp_path / "mine.csv")
+
+
+def test_a_number_of_thousands_of_digits_costs_its_row(tmp_path: Path, videos: Path) -> None:
+    lines = [json.dumps(each) for each in FOUR]
+    (tmp_path / "mine.jsonl").write_text("\n".join(['{"video": ' + "9" * 6000 + "}", *lines]))
+    (reason,) = run(tmp_path, tmp_path / "mine.jsonl").rejected
+    assert reason["row"] == "mine.jsonl, row 1" and "is not JSON" in reason["reason"]
 
 
 def test_one_row_is_a_training_question(tmp_path: Path, videos: Path) -> None:

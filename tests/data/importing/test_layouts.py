@@ -11,6 +11,8 @@ import pytest
 
 from cinetune.data.importing import records, sources
 from cinetune.data.importing.records import Record
+from cinetune.data.sources.rows import READERS
+from cinetune.errors import InputError
 
 OPTIONS = ["run", "4", "sit", "2", "eat"]
 
@@ -105,3 +107,29 @@ def test_a_file_of_another_layout_costs_its_rows(tmp_path: Path, layout: str) ->
     path.write_text(json.dumps([{"video": "a.mp4", "prompt": "Where?"}]))
     (row,) = sources.read(str(path), layout)
     assert isinstance(row.content, str) and "is missing" in row.content
+
+
+WRONG = [
+    None, "", " ", -1, 2.5, 1e308, True, [], [[]], {}, {"a": 1}, "A", "\0", "x" * 5000, "9" * 400, "9" * 400 + ":00",
+    10**400, float("nan"), float("inf"), "../a", "a/" * 300, ["a", None], ["a", ["b"]], ["x"] * 11, "|", '["a"', "file:///a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["plain", *WRITERS])
+def test_any_value_in_any_column_is_read_or_costs_its_row_a_reason(tmp_path: Path, layout: str) -> None:
+    plain = {"video": "a", "question": "Where?", "choices": "x|y", "answer": "x", "start": 1, "end": 2, "split": "test"}
+    if layout == "plain":
+        right = plain | {"category": "place", "group": "g", "subtitles": "Look."}
+    else:
+        path = WRITERS[layout][0](tmp_path)
+        right = next(iter(READERS[path.suffix](path)))
+    path = tmp_path / "wrong.jsonl"
+    rows = [right, *(right | {column: value} for column in right for value in WRONG)]
+    path.write_text("".join(f"{json.dumps(row, default=list)}\n" for row in rows))
+    found = list(sources.read(str(path), layout.strip(), ()))
+    assert len(found) == len(rows)
+    for row in found:
+        try:
+            assert isinstance(row.content, str) or records.read(row.content, 0, row.split).question
+        except InputError as error:
+            assert str(error).strip()

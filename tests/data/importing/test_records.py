@@ -32,6 +32,14 @@ def test_the_text_of_an_option_comes_before_its_letter_and_its_index() -> None:
     assert read(choices=["B", "A"], answer="A").answer == 1
     assert read(choices="3|1|2", answer="1").answer == 1
     assert read(choices=[3, 1, 2.5], answer=2.5).choices == ("3", "1", "2.5")
+    # Cells that stand beside empty ones are 2.0 for 2, of a table as of a CSV.
+    assert {read(choices="3|2|1", answer=answer).answer for answer in (2, 2.0, "2.0", "2")} == {1}
+
+
+def test_long_numbers_are_told_apart() -> None:
+    assert (read(video=12345678.0).video, read(group=12345679.0).group) == ("12345678", "12345679")
+    assert read(choices=[1234567.5, 1234568.5], answer="A").choices == ("1234567.5", "1234568.5")
+    assert read(video=123456789012345678901).video == "123456789012345678901"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +65,14 @@ def test_the_text_of_an_option_comes_before_its_letter_and_its_index() -> None:
         ({"choices": "caf\udce9|b", "answer": "b"}, "choices is not UTF-8"),
         ({"video": None}, "video must be text"),
         ({"video": ["a"]}, "video must be text, got ['a']"),
+        ({"answer": "9" * 400}, "names none"),
+        ({"answer": 10**400}, "names none"),
+        ({"answer": float("inf")}, "names none"),
+        ({"choices": [1, float("nan")]}, "texts that are not empty, got nan"),
+        ({"group": float("inf")}, "group must be text, got inf"),
+        ({"start": "9" * 400 + ":00"}, "start must be seconds"),
+        ({"end": "9" * 5000 + ":00:00"}, "end must be seconds"),
+        ({"start": 10**400}, "start must be seconds"),
         ({"video": "a\0.mp4"}, "video holds a NUL"),
         ({"start": 5, "end": 5}, "end is 5 s, not after start (5 s)"),
         ({"start": "0:09", "end": "0:08"}, "end is 8 s, not after start (9 s)"),

@@ -67,6 +67,21 @@ def test_numbers_in_names_order_images_without_leading_zeros(tmp_path: Path, dec
     assert numbers(clip.frames) == list(range(12)) and clip.times[-1] == 5.5
 
 
+def test_a_part_of_a_folder_shows_the_images_between_two_moments(tmp_path: Path, decoder: ImageDecoder) -> None:
+    numbered_ones = fill(tmp_path / "numbered", [f"{number}.png" for number in range(12)])
+    clip = decoder.read(numbered_ones, UNIFORM, part=(1.0, 3.0))
+    assert numbers(clip.frames) == [2, 2, 3, 3, 4, 4, 5, 5]
+    assert (clip.times[0], clip.duration_s) == (1.0, 2.0)
+    assert numbers(decoder.read(numbered_ones, UNIFORM, part=(5.5, 0.0)).frames) == [11] * 8
+    timed_ones = fill(tmp_path / "timed", ["60s.png", "62s.png", "70s.png"])
+    # The first is still shown when the part begins.
+    clip = decoder.read(timed_ones, UNIFORM, part=(61.0, 63.0))
+    assert numbers(clip.frames) == [0, 0, 0, 0, 1, 1, 1, 1] and (clip.times[0], clip.duration_s) == (61.0, 2.0)
+    for part in ((75.0, 0.0), (80.0, 90.0), (10.0, 60.0)):
+        with pytest.raises(VideoError, match=r"ends at 75.0 s: nothing lies between"):
+            decoder.read(timed_ones, UNIFORM, part=part)
+
+
 @pytest.mark.parametrize(
     ("names", "times"),
     [

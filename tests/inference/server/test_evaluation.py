@@ -179,6 +179,11 @@ PASSING = {
     "babble": "no completion",
     "nothing": "nothing",
     "endless": "too large a response",
+    "brotli": "unknown coding",
+    "torn": "damaged coding",
+    "unpacked": "damaged coding",
+    "bomb": "too large a response",
+    "onion": "too many codings",
 }
 
 
@@ -256,7 +261,17 @@ def test_refusals_and_empty_replies_are_counted_as_what_they_are(judge: Judge, b
     assert (odd["raw"], odd["status"], odd["lenient"]) == (raw, "ok", None)
 
 
+@pytest.mark.parametrize("behaviour", ["gzip B", "members B", "deflate B", "bare B", "twice B"])
+def test_replies_that_come_compressed_are_read(judge: Judge, behaviour: str) -> None:
+    with judged(behaviour) as server:
+        tables, accounts = judge.run(server)
+    assert len(server.asked) == 9 and (tables["none"]["status"] == "ok").sum() == 9
+    assert set(tables["none"]["logit"].dropna()) == {"B"} and not accounts["none"]["server"]["failures"]
+
+
 FATAL = {
+    "gzip 401 no such key": ("answers 401 (no such key)", "set OPENAI_API_KEY"),
+    "torn 404 no such model": ("answers 404 (without a reason)", "base address"),
     "401 no such key": ("answers 401 (no such key)", "set OPENAI_API_KEY"),
     "403": ("answers 403 (no)", "set OPENAI_API_KEY"),
     "404 no such model": ("answers 404 (no such model)", "base address"),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -11,10 +15,14 @@ import pytest
 from mlflow.entities import AssessmentSource
 from PIL import Image
 
+from builders.clips import write_clip
+from builders.projects import ROOT
 from builders.refusals import sentence
+from cinetune import params as params_module
 from cinetune.runtime import observation
 from cinetune.runtime.observation import Observation, Span
-from cinetune.task.checks import check_row
+from cinetune.task import questions
+from cinetune.task.checks import check_row, named
 from cinetune.task.description import CINEPILE
 from cinetune.tracking import lifecycle
 from cinetune.tracking.traces import writing
@@ -136,7 +144,7 @@ def test_a_verdict_becomes_a_question_that_can_be_trained_on(
     judged(verdicts)
     [row], refused = corrections()
     assert refused == {} and set(CINEPILE.columns.values()) == set(row)
-    assert check_row(row) is None
+    assert check_row(named(row, CINEPILE)) is None
     assert (row["answer_key"], row["answer_key_position"]) == (CHOICES[right], right)
     assert (row["clip_id"], row["movie_name"], row["year"]) == ("mini0001_00", "Film", 1999)
     assert row["subtitles"] == "<subtitle> Look at it."
@@ -164,3 +172,25 @@ def test_what_makes_no_question_says_why(store: mlflow.MlflowClient) -> None:
     assert all(why[trace_id] in reason for trace_id, reason in refused.items())
     with pytest.raises(ValueError, match="one of the task's"):
         corrections(category="Weather")
+
+
+def test_corrections_are_imported_as_data_to_train_on(store: mlflow.MlflowClient, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "data" / "clips").mkdir(parents=True)
+    for number in (1, 2):
+        write_clip(tmp_path / "data" / "clips" / f"mini000{number}_00.mp4", number)
+    stage = importlib.import_module("cinetune.stages.import")
+    params = params_module.load().override("import", {"traces": "all", "out": "corrected"})
+    assert "no trace has a person's verdict" in sentence(lambda: stage.run(params))
+    judged({"answer": "the map"})
+    judged({"answer": "D"}, question="Who is it?", about={"clip_id": "mini0002_00", "group": "Other film"})
+    judged({"answer": "A"}, about={})
+    judged({"correct": False})
+    assert stage.run(params) == Path("corrected")
+    (first,), (second,) = ([*clip.questions] for clip in questions.load("corrected", "train"))
+    assert (first.answer_text, second.answer_text) == ("the map", "the map") and first.text != second.text
+    found = json.loads((tmp_path / "corrected" / "import.json").read_text())
+    assert (found["rows"], found["rows_rejected"]) == (3, 1)
+    # A question on a video that was sent is of no clip that is here.
+    rejected = json.loads((tmp_path / "corrected" / "rejected.jsonl").read_text())
+    assert rejected["row"].startswith("corrected-traces.jsonl, row") and "does not exist" in rejected["reason"]

@@ -15,7 +15,9 @@ from cinetune.data.importing.library import Library, Video, clip_id
 from cinetune.data.importing.records import Record
 from cinetune.data.manifest import ClipRecord, Manifest
 from cinetune.errors import InputError
+from cinetune.frames.images import listing
 from cinetune.frames.images.listing import SUFFIXES as IMAGE_SUFFIXES
+from cinetune.frames.limits import Refusal
 
 # What brings the videos of links here: by address the file, or why there is none.
 Fetch = Callable[[Sequence[links.Link]], Mapping[str, Path | str]]
@@ -33,8 +35,8 @@ class Placed(NamedTuple):
 class Clips:
     """A folder of clips that is filled from a library."""
 
-    def __init__(self, library: Library, folder: Path, cutter: Cutter) -> None:
-        self._library, self._folder, self._cutter = library, folder, cutter
+    def __init__(self, library: Library, folder: Path, cutter: Cutter, images_per_s: float) -> None:
+        self._library, self._folder, self._cutter, self._images_per_s = library, folder, cutter, images_per_s
         self._videos: dict[str, Video] = {}
         self._failed: dict[str, str] = {}
         self._durations: dict[Path, float] = {}
@@ -102,11 +104,10 @@ class Clips:
 
     def _fill(self, target: Path, video: Video, record: Record) -> None:
         is_part = bool(record.start_s or record.end_s)
-        if video.is_folder and is_part:
-            raise InputError("is a folder of images, which has no start and end")
         if video.is_folder:
+            images = self._images(video.path, record) if is_part else sorted(video.path.iterdir())
             target.mkdir()
-            for image in sorted(video.path.iterdir()):
+            for image in images:
                 if image.suffix.lower() in IMAGE_SUFFIXES and image.is_file():
                     _link(image, target / image.name)
         elif is_part:
@@ -117,6 +118,12 @@ class Clips:
             self._cutter.cut(video.path, record.start_s, end_s, target)
         else:
             _link(video.path, target)
+
+    def _images(self, folder: Path, record: Record) -> Sequence[Path]:
+        try:
+            return listing.cut(listing.read(folder, self._images_per_s), record.start_s, record.end_s).paths
+        except Refusal as refusal:
+            raise InputError(str(refusal)) from None
 
     def _duration(self, path: Path) -> float:
         if path not in self._durations:

@@ -1,6 +1,6 @@
 """A data folder out of question files and a folder of videos.
 
-<out>/questions/{train,test}.parquet   what is asked, in the plain columns
+<out>/questions/{train,test}.parquet   what is asked, in the plain columns; validation.parquet where rows say so
 <out>/clips/<clip_id>.mp4              hard links or copies, and parts that were cut; <clip_id>/ for images
 <out>/task.yaml, card.json             what the task is, and what the folder says of itself
 <out>/import.json, rejected.jsonl      what was found, and each row that was not taken with its reason
@@ -62,17 +62,18 @@ class Imported:
     rejected: Sequence[Mapping[str, str]]
 
 
-def run(params: ImportParams, fetch: Fetch, timeout_s: float) -> Imported:
+def run(params: ImportParams, fetch: Fetch, timeout_s: float, images_per_s: float) -> Imported:
     """Fill <params.out> anew, whole or not at all.
 
-    timeout_s: for cutting one part. Raises InputError for wrong params, files that cannot be read, and where no row
-    can be used.
+    timeout_s: for cutting one part; images_per_s: of numbered images. Raises InputError for wrong params, files that
+    cannot be read, and where no row can be used.
     """
     target = claim(params)
     rows = Rows()
     taken = rows.read(params)
     with whole_folder(target) as folder, Cutter(timeout_s) as cutter:
-        clips = Clips(Library(sources.videos_folder(params.videos, params.questions)), folder / "clips", cutter)
+        library = Library(sources.videos_folder(params.videos, params.questions))
+        clips = Clips(library, folder / "clips", cutter, images_per_s)
         placed = list(clips.place(taken, fetch, rows.reject))
         kept = judge(placed, rows)
         by_split = divide(kept, params, rows)
@@ -99,7 +100,7 @@ def claim(params: ImportParams) -> Path:
 
 
 def name_of(params: ImportParams) -> str:
-    """What data.name must call it."""
+    """What reports and runs call it."""
     return params.name or Path(params.out).resolve().name
 
 
@@ -164,9 +165,10 @@ def divide(placed: Sequence[Placed], params: ImportParams, rows: Rows) -> dict[s
     of_group = splits.given((item.record.group, item.record.split) for item in placed)
     drawn: set[str] = set()
     if "test" not in of_group.values():
-        sizes = Counter(group_key(item.record.group) for item in placed if item.record.split != "validation")
-        drawn = splits.draw(sizes, params.test_fraction, params.seed)
-    divided: dict[str, list[Placed]] = {"train": [], "test": []}
+        free = (key for item in placed if of_group.get(key := group_key(item.record.group)) != "validation")
+        has_validation = "validation" in of_group.values()
+        drawn = splits.draw(Counter(free), params.test_fraction, params.seed, has_validation)
+    divided: dict[str, list[Placed]] = {split: [] for split in sources.SPLITS}
     for item in placed:
         record = item.record
         key = group_key(record.group)
@@ -174,10 +176,8 @@ def divide(placed: Sequence[Placed], params: ImportParams, rows: Rows) -> dict[s
         if record.split and record.split != split:
             told = f"group {record.group!r} is in the {split} questions too, here in those for {record.split}"
             rows.reject(record.number, told)
-        elif key in drawn or split == "test":
-            divided["test"].append(item)
         else:
-            divided["train"].append(item)
+            divided["test" if key in drawn else split].append(item)
     return divided
 
 

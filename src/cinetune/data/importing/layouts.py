@@ -11,17 +11,19 @@ tvqa: JSON lines with vid_name, q, a0 to a4 and answer_idx; beside it tvqa_subti
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cinetune.data import subtitles
-from cinetune.data.importing.records import WHOLE
+from cinetune.data.importing.records import WHOLE, is_list, number_text
 from cinetune.data.sources.formats import Row
 from cinetune.data.sources.rows import READERS as FORMATS
 from cinetune.errors import InputError
 from cinetune.files import read_json
+from cinetune.task import clip_ids
+from cinetune.task.description import LETTERS
 
 NUM_OPTIONS = 5
 ANSWERS = "subset_answers.json"
@@ -37,8 +39,9 @@ def _nextqa(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
 def _egoschema(path: Path, row: Mapping[str, Any], answers: Mapping[str, Any]) -> Mapping[str, Any]:
     if "option" in row:
         return _plain(row["video_idx"], row["question"], row["option"], row.get("answer"))
-    choices = [row[f"option {place}"] for place in range(NUM_OPTIONS)]
-    return _plain(row["q_uid"], row["question"], choices, answers.get(row["q_uid"], row.get("answer")))
+    choices, name = [row[f"option {place}"] for place in range(NUM_OPTIONS)], row["q_uid"]
+    answer = answers.get(name) if isinstance(name, str) else None
+    return _plain(name, row["question"], choices, row.get("answer") if answer is None else answer)
 
 
 def _mvbench(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -47,9 +50,11 @@ def _mvbench(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _video_mme(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
-    choices = [LETTERED.sub("", text, count=1) if isinstance(text, str) else text for text in row["options"]]
+    choices = row["options"]
+    if is_list(choices):
+        choices = [LETTERED.sub("", text, count=1) if isinstance(text, str) else text for text in choices]
     answer = str(row["answer"]).strip()
-    place = ord(answer) - ord("A") if len(answer) == 1 else -1
+    place = LETTERS.find(answer) if len(answer) == 1 else -1
     return _plain(row["videoID"], row["question"], choices, place, category=row.get("task_type"))
 
 
@@ -57,15 +62,16 @@ def _tvqa(path: Path, row: Mapping[str, Any]) -> Mapping[str, Any]:
     name = row["vid_name"]
     choices = [row[f"a{place}"] for place in range(NUM_OPTIONS)]
     spoken = path.parent / "tvqa_subtitles" / f"{name}.srt"
-    is_plain = isinstance(name, str) and "/" not in name
-    words = subtitles.read_file(spoken, 0.0, float("inf")) if is_plain and spoken.is_file() else ""
+    is_there = isinstance(name, str) and clip_ids.check(name) is None and spoken.is_file()
+    words = subtitles.read_file(spoken, 0.0, float("inf")) if is_there else ""
     return _plain(name, row["q"], choices, row.get("answer_idx"), subtitles=words)
 
 
-def _plain(video: Any, question: Any, choices: Sequence[Any], answer: Any, **more: Any) -> Mapping[str, Any]:
+def _plain(video: Any, question: Any, choices: Any, answer: Any, **more: Any) -> Mapping[str, Any]:
     """The answer's index becomes its text: an option's text may be another option's index."""
-    place = int(float(answer)) if WHOLE.fullmatch(str(answer).strip()) else None
-    named = choices[place] if place is not None and 0 <= place < len(choices) else answer
+    whole = WHOLE.fullmatch(answer.strip() if isinstance(answer, str) else number_text(answer) or "")
+    is_place = whole is not None and is_list(choices) and 0 <= int(whole[1]) < len(choices)
+    named = choices[int(whole[1])] if whole and is_place else answer
     return {"video": video, "question": question, "choices": choices, "answer": named} | more
 
 
@@ -88,7 +94,10 @@ def _reader(convert: Convert) -> Callable[[Path], Iterator[Row]]:
 
 def _egoschema_rows(path: Path) -> Iterator[Row]:
     beside = path.with_name(ANSWERS)
-    return _rows(path, partial(_egoschema, answers=read_json(beside) if beside.is_file() else {}))
+    answers = read_json(beside) if beside.is_file() else {}
+    if not isinstance(answers, dict):
+        raise InputError(f"{str(beside)!r} holds no answers by q_uid: fetch it again.")
+    return _rows(path, partial(_egoschema, answers=answers))
 
 
 READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {

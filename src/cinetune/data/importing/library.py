@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cinetune.data import subtitles
-from cinetune.data.importing.records import Record
+from cinetune.data.importing.records import Record, number_text
 from cinetune.errors import InputError
 from cinetune.files import text_digest
 from cinetune.frames.images.listing import SUFFIXES as IMAGE_SUFFIXES
@@ -131,5 +131,5 @@ class Library:
 def clip_id(name: str, start_s: float, end_s: float) -> str:
     """Of a video, or a cut of it: readable, one for each, the same in every import."""
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem).strip("-")[:MAX_SLUG_CHARS]
-    cut = f" {start_s:g}-{end_s:g}" if start_s or end_s else ""
+    cut = f" {number_text(start_s)}-{number_text(end_s)}" if start_s or end_s else ""
     return f"{slug or 'clip'}-{text_digest(name + cut)[:DIGEST_DIGITS]}"

@@ -21,8 +21,10 @@ COLUMNS = (*REQUIRED, "category", "group", "subtitles", "start", "end", "split")
 # Of a question in any task; a description says afterwards what there is.
 ANY = Task(open_questions=True)
 LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
-WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?", re.ASCII)
-CLOCK = re.compile(r"(?:(\d+):)?(\d+):([0-5]?\d(?:\.\d+)?)", re.ASCII)
+# Above it a float is not every whole number.
+MAX_EXACT = 1e15
+WHOLE = re.compile(r"([+-]?\d{1,15})(?:\.0*)?", re.ASCII)
+CLOCK = re.compile(r"(?:(\d{1,9}):)?(\d{1,9}):([0-5]?\d(?:\.\d+)?)", re.ASCII)
 
 
 class Record(NamedTuple):
@@ -81,14 +83,9 @@ def read_choices(value: Any) -> tuple[str, ...]:
         if value.startswith("["):
             raise InputError(f"choices must be a JSON list or texts separated by |, got {value!r}")
         value = value.split("|")
-    if not isinstance(value, Sequence | np.ndarray):
+    if not is_list(value):
         raise InputError(f"choices must be a list or texts separated by |, got {value!r}")
-    is_number = [isinstance(choice, int | float) and not isinstance(choice, bool) for choice in value]
-    choices = [
-        f"{choice:g}" if number and isinstance(choice, float) else str(choice) if number else choice
-        for choice, number in zip(value, is_number, strict=True)
-    ]
-    choices = [choice.strip() if isinstance(choice, str) else choice for choice in choices]
+    choices = [choice.strip() if isinstance(choice, str) else number_text(choice) or choice for choice in value]
     if reason := check_choices(choices, ANY):
         raise InputError(reason)
     for choice in choices:
@@ -100,9 +97,12 @@ def read_choices(value: Any) -> tuple[str, ...]:
 
 def read_answer(value: Any, choices: Sequence[str]) -> int:
     """The index of the option that an answer names: by its text, else by its letter, else by its index from 0."""
-    text = value.strip() if isinstance(value, str) else "" if isinstance(value, bool) else str(value)
-    if text in choices:
-        return choices.index(text)
+    text = value.strip() if isinstance(value, str) else number_text(value) or ""
+    whole = WHOLE.fullmatch(text)
+    # A table with empty cells has 2.0 for 2.
+    for spelled in (text, whole[1] if whole else text):
+        if spelled in choices:
+            return choices.index(spelled)
     letter = LETTER.fullmatch(text)
     if letter and (place := LETTERS.find(letter[1].upper())) >= 0:
         if place >= len(choices):
@@ -110,8 +110,8 @@ def read_answer(value: Any, choices: Sequence[str]) -> int:
                 f"answer {value!r} is beyond the {len(choices)} options (A to {LETTERS[len(choices) - 1]})"
             )
         return place
-    if WHOLE.fullmatch(text):
-        index = int(float(text))
+    if whole:
+        index = int(whole[1])
         if not 0 <= index < len(choices):
             counted = f"{len(choices)} options (0 to {len(choices) - 1}: an index counts from 0)"
             raise InputError(f"answer {value!r} is beyond the {counted}")
@@ -131,15 +131,32 @@ def read_time(column: str, value: Any) -> float:
         return 3600.0 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3])
     try:
         seconds = math.nan if isinstance(value, bool) else float(text.replace(",", "."))
-    except ValueError:
+    except (ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
         raise InputError(f"{column} must be seconds from 0 on, or a clock such as 1:02:03, got {value!r}")
     return seconds
 
 
+def number_text(value: Any) -> str | None:
+    """A number as people write it, 2.0 as 2; None for what is no number."""
+    if isinstance(value, bool | np.bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return None
+    if isinstance(value, int | np.integer):
+        return str(value)
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return str(int(number)) if number.is_integer() and abs(number) < MAX_EXACT else repr(number)
+
+
+def is_list(value: Any) -> bool:
+    """As JSON and Parquet give lists."""
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
 def _is_empty(value: Any) -> bool:
-    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+    if is_list(value):
         return len(value) == 0
     return is_absent(value) or (isinstance(value, str) and not value.strip())
 
@@ -149,9 +166,9 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     value = row.get(column)
     if is_absent(value):
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    text = value if isinstance(value, str) else number_text(value)
+    if text is None:
         raise InputError(f"{column} must be text, got {value!r}")
-    text = f"{value:g}" if isinstance(value, float) else str(value)
     _check_encodable(column, text)
     if "\0" in text:
         raise InputError(f"{column} holds a NUL, got {text!r}")

@@ -83,8 +83,12 @@ def _rows(path: Path, layout: str) -> Iterator[Row]:
 
 def _plain(path: Path) -> Iterator[Row]:
     for row in READERS[path.suffix.lower()](path):
-        # Names of columns as people write them.
-        yield row if isinstance(row, str) else {str(name).strip().lower(): value for name, value in row.items()}
+        if isinstance(row, str):
+            yield row
+            continue
+        # As people write them.
+        plain = {str(name).strip().lower(): value for name, value in row.items()}
+        yield plain if len(plain) == len(row) else "has a column twice, written with other capitals or spaces"
 
 
 def _check_columns(path: Path, row: Mapping[str, Any], required: tuple[str, ...]) -> None:

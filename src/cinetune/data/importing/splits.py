@@ -10,8 +10,6 @@ import numpy as np
 from cinetune.data.importing.sources import SPLITS
 from cinetune.task.groups import group_key
 
-MIN_TRAINING_GROUPS = 2
-
 
 def groups_of_videos(named: Iterable[tuple[str, str]]) -> dict[str, str]:
     """By video the group that most of its rows name, the first of equals; itself where they name none.
@@ -35,13 +33,14 @@ def given(rows: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def draw(sizes: Mapping[str, int], fraction: float, seed: int) -> set[str]:
-    """Keys of the groups for the test, about `fraction` of the questions; two groups at least are left for training.
+def draw(sizes: Mapping[str, int], fraction: float, seed: int, has_validation: bool) -> set[str]:
+    """Keys of the groups for the test, about `fraction` of the questions.
 
-    sizes: number of questions by key of the group.
+    One group at least is left to train on, and one to validate on where no others are given for that. sizes: number of
+    questions by key of the group.
     """
     names: Sequence[str] = sorted(sizes)
-    room, wanted = len(names) - MIN_TRAINING_GROUPS, fraction * sum(sizes.values())
+    room, wanted = len(names) - (1 if has_validation else 2), fraction * sum(sizes.values())
     drawn: set[str] = set()
     taken = 0
     for place in np.random.default_rng(seed).permutation(len(names)):

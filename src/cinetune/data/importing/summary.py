@@ -48,7 +48,7 @@ def _num_shared(rows: Mapping[str, Sequence[Row]]) -> int:
     """Questions of the test whose text and options are in another split too, about another clip."""
 
     def keys(kept: Iterable[Row]) -> set[tuple[str, ...]]:
-        return {(row["question"].casefold(), *sorted(map(str.casefold, row["choices"]))) for row in kept}
+        return {(row["question"].casefold(), *sorted(map(str.casefold, row["choices"] or ()))) for row in kept}
 
     others = keys(row for split, kept in rows.items() if split != "test" for row in kept)
     return len(keys(rows.get("test", ())) & others)

@@ -10,6 +10,7 @@ import codecs
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,9 @@ def csv_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding=encoding, errors=errors, newline="") as file:
         header = file.readline()
         file.seek(0)
-        for row in csv.DictReader(file, delimiter=max(DELIMITERS, key=header.count)):
+        reader = csv.DictReader(file, delimiter=max(DELIMITERS, key=header.count))
+        _check_names(path, reader.fieldnames or ())
+        for row in reader:
             if not any(row.values()):
                 # Excel writes rows that were emptied.
                 continue
@@ -81,6 +84,13 @@ def csv_rows(path: Path) -> Iterator[Row]:
             parsed |= {name: _number_of(row[name]) for name in NUMBERS if name in row}
             parsed |= {name: _list_of(row[name]) for name in LISTS if name in row}
             yield parsed
+
+
+def _check_names(path: Path, names: Iterable[str]) -> None:
+    """Raises InputError for a column that is there twice: one of the two would be lost without a word."""
+    twice = [name for name, count in Counter(names).items() if count > 1 and name.strip()]
+    if twice:
+        raise InputError(f"questions {str(path)!r} has the column {twice[0]!r} twice: leave one out.")
 
 
 def _encoding(path: Path) -> tuple[str, str]:
@@ -94,7 +104,11 @@ def _number_of(text: str) -> Any:
     """A number, with or without a decimal point; else the text, for the row's check to refuse."""
     if not NUMBER.fullmatch(text):
         return text
-    return float(text) if re.search("[.eE]", text) else int(text)
+    try:
+        return float(text) if re.search("[.eE]", text) else int(text)
+    except ValueError:
+        # Thousands of digits.
+        return text
 
 
 def _list_of(text: str) -> Any:
@@ -147,8 +161,8 @@ def _json_lines(path: Path, lines: Iterable[str]) -> Iterator[Row]:
     for number, line in enumerate(filter(str.strip, lines)):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            yield f"is not JSON: {error}"
+        except (ValueError, RecursionError) as error:
+            yield f"is not JSON: {reason_of(error)}"
             continue
         if number == 0 and isinstance(row, dict) and _holds_rows(row):
             raise _not_rows(path, row)

@@ -23,24 +23,33 @@ class ImageDecoder(DecodingChild):
         super().__init__(limits, "cinetune.frames.images.worker")
         self._images_per_s = images_per_s
 
-    def read(self, source: Path | Sequence[bytes], settings: FrameSettings, name: str | None = None) -> ClipFrames:
+    def read(
+        self,
+        source: Path | Sequence[bytes],
+        settings: FrameSettings,
+        name: str | None = None,
+        part: tuple[float, float] | None = None,
+    ) -> ClipFrames:
         """As many of the images as are looked at; all of them where there are not more, some then several times.
 
-        Raises VideoError for a list that is empty and an image that cannot be used; its text shows `name`, or the
-        path as it was given.
+        part: of a folder, its start and end in s; an end of 0 is the clip's. Raises VideoError for a list that is
+        empty and an image that cannot be used; its text shows `name`, or the path as it was given.
         """
         is_folder = isinstance(source, Path)
         name = name or (str(source) if is_folder else "upload")
         shown = repr(name if len(name) <= 80 else f"{name[:77]}...")
         try:
-            return self._read(source, settings)
+            return self._read(source, settings, part)
         except Refusal as refusal:
             kind = "image folder" if is_folder else "image list"
             raise VideoError(refusal.status, f"{kind} {shown} {refusal}.") from None
 
-    def _read(self, source: Path | Sequence[bytes], settings: FrameSettings) -> ClipFrames:
+    def _read(
+        self, source: Path | Sequence[bytes], settings: FrameSettings, part: tuple[float, float] | None
+    ) -> ClipFrames:
         if isinstance(source, Path):
             images = listing.read(source, self._images_per_s)
+            images = listing.cut(images, *part) if part else images
             times, end_s = images.times, images.end_s
         else:
             if not source:

@@ -66,6 +66,20 @@ def timed(paths: Sequence[Path], times: Sequence[float]) -> Listing:
     return Listing(tuple(paths), tuple(times), times[-1] + (span / (len(times) - 1) if len(times) > 1 else 1.0))
 
 
+def cut(images: Listing, start_s: float, end_s: float) -> Listing:
+    """Those that are shown between two moments, told as their names tell them; an end of 0 is the clip's.
+
+    Raises Refusal where there are none.
+    """
+    end_s = min(end_s or images.end_s, images.end_s)
+    shown = zip(images.paths, images.times, (*images.times[1:], images.end_s), strict=True)
+    kept = [(path, max(since, start_s)) for path, since, until in shown if since < end_s and until > start_s]
+    if not kept or start_s >= end_s:
+        raise Refusal("too_long", f"ends at {images.end_s:.1f} s: nothing lies between {start_s:g} s and {end_s:g} s")
+    paths, times = zip(*kept, strict=True)
+    return Listing(paths, times, end_s)
+
+
 def choose(times: Sequence[float], end_s: float, settings: FrameSettings) -> list[int]:
     """Which images are looked at, `num_frames` of them, ascending; one may come several times.
 

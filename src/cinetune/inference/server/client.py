@@ -17,7 +17,8 @@ from typing import Any
 import httpx2
 
 from cinetune.errors import InputError, reason_of
-from cinetune.inference.server import reply
+from cinetune.inference.server import compression, reply
+from cinetune.inference.server.compression import UnreadableBody
 from cinetune.inference.server.endpoint import FORM, KEY, Endpoint
 from cinetune.inference.server.reply import NoCompletion, ServerReply
 
@@ -49,7 +50,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, key: str, timeout_s: float, at_once: int) -> None:
         self._endpoint, self._key, self._timeout_s = endpoint, key.encode("ascii"), timeout_s
-        # What is compressed may be a thousand times as large.
+        # Some compress all the same.
         headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
         limits = httpx2.Limits(max_connections=at_once, max_keepalive_connections=at_once)
         self._http = httpx2.AsyncClient(headers=headers, timeout=None, limits=limits, follow_redirects=False)
@@ -71,8 +72,7 @@ class Client:
             raise InputError(f"{self._endpoint.url!r} cannot be asked ({reason_of(error)}): {FORM}.") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError) as error:
             raise Failure("connection" if isinstance(error, httpx2.TransportError) else type(error).__name__) from None
-        if self._key:
-            content = content.replace(self._key, HIDDEN)
+        content = self._plain(status, headers, content)
         if status == 200:
             try:
                 return reply.read(content)
@@ -83,6 +83,16 @@ class Client:
         if status in REJECTING:
             raise Rejection(status, _sentence(content))
         raise InputError(self._told(status, _sentence(content)))
+
+    def _plain(self, status: int, headers: Mapping[str, str], content: bytes) -> bytes:
+        """A body unpacked and without the key; of an error that cannot be unpacked nothing is told."""
+        try:
+            content = compression.unpack(content, headers.get("content-encoding", ""), MAX_BODY_BYTES)
+        except UnreadableBody as error:
+            if status == 200:
+                raise Failure(str(error)) from None
+            return b""
+        return content.replace(self._key, HIDDEN) if self._key else content
 
     async def _post(self, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str], bytes]:
         content = bytearray()
