@@ -126,6 +126,8 @@ def make_base(is_tiny: bool, device: str) -> tuple[VideoLlavaForConditionalGener
 
 def make_7b(tokenizer: Any, device: str) -> VideoLlavaForConditionalGeneration:
     config = VideoLlavaConfig(video_token_index=tokenizer.convert_tokens_to_ids("<video>"))
+    # As the real base has.
+    config.text_config.max_position_embeddings = 4096
     with torch.device(device):
         torch.set_default_dtype(torch.bfloat16)
         model = VideoLlavaForConditionalGeneration(config)
