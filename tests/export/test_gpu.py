@@ -12,7 +12,7 @@ import torch
 
 from builders import trainings
 from builders.exports import CLIPS, large_frames_of, shaped_source
-from cinetune.export import exporting
+from cinetune.export import exporting, proof
 
 pytestmark = [
     pytest.mark.gpu,
@@ -30,4 +30,4 @@ def test_a_shape_of_7b_is_exported_within_one_rounding_step(tmp_path: Path, to: 
     print({name: value for name, value in proven.items() if name.startswith(("largest", "rounding", "same"))})
     assert (proven["device"], proven["dtype"], proven["questions"]) == ("cuda", "bfloat16", 5)
     assert proven["largest_difference"] <= proven["rounding_step"] <= 0.01 * proven["largest_logit"]
-    assert proven["largest_pixel_difference"] == 0
+    assert proven["largest_pixel_difference"] <= proof.PIXEL_ROUNDING

@@ -31,6 +31,9 @@ from cinetune.task.description import LETTERS
 from cinetune.task.questions import ClipQuestions, Question
 
 PACKAGE = "cinetune"
+# Four rounding steps of float32 at the largest pixel, 2.15: with torchvision installed, transformers divides in another
+# order than we do. One of a frame's 255 levels is 0.014.
+PIXEL_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +153,8 @@ def open_export(
         return Opened(
             np.load(work / "logits.npy"),
             [answer["words"] for answer in answers],
-            max(answer["pixel_difference"] for answer in answers),
+            # Not of Python, whose largest is not NaN where one is.
+            float(np.max([answer["pixel_difference"] for answer in answers])),
             results["versions"],
         )
 
@@ -183,10 +187,10 @@ def check(ours: np.ndarray, opened: Opened, dtype: torch.dtype) -> None:
             f"the export's logits differ by {found:.2g} from ours, where one rounding step is {step:.2g}: it is not "
             "kept; install the versions of torch and transformers of pyproject.toml."
         )
-    if opened.pixel_difference:
+    if not opened.pixel_difference <= PIXEL_ROUNDING:
         raise InputError(
-            f"the export's pixels differ by {opened.pixel_difference:.2g} from ours: it is not kept; install the "
-            "version of transformers of pyproject.toml."
+            f"the export's pixels differ by {opened.pixel_difference:.2g} from ours, where rounding explains "
+            f"{PIXEL_ROUNDING:g}: it is not kept; install the version of transformers of pyproject.toml."
         )
 
 
