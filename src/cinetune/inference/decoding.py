@@ -7,7 +7,7 @@ cache grows by what is said, and questions that are at their end leave the step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from transformers import DynamicCache
@@ -52,8 +52,8 @@ def _stepper(
     """What takes owners with their last tokens and returns their next."""
     growing = Growing(model, cache, segments, positions)
     if not graphs.suit(segments.device):
-        return growing
-    return graphs.Stepper(model, cache, segments, positions, steps, otherwise=growing)
+        return nullcontext(growing.take)
+    return graphs.Stepper(model, cache, segments, positions, steps, otherwise=growing.take)
 
 
 class Growing:
@@ -65,12 +65,6 @@ class Growing:
         self.model, self.cache, self.segments, self.positions = model, cache, segments, positions
         self.dtype = model.get_input_embeddings().weight.dtype
         self.steps = 0
-
-    def __enter__(self) -> graphs.Take:
-        return self.take
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def take(self, going_on: Sequence[tuple[int, int]]) -> list[int]:
         owners = torch.tensor([owner for owner, _ in going_on], device=self.segments.device)

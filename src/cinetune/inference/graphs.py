@@ -12,7 +12,6 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -51,11 +50,11 @@ class Stepper:
         segments: torch.Tensor,
         positions: torch.Tensor,
         steps: int,
-        otherwise: AbstractContextManager[Take],
+        otherwise: Take,
     ) -> None:
         self.base = _base(model)
         self.cache, self.segments, self.positions, self.steps = cache, segments, positions, steps
-        self.take_otherwise = otherwise.__enter__()
+        self.take_otherwise = otherwise
         self.graphs = _graphs_of(self.base)
         self.is_mine = False
         self.step: _Step | None = None
