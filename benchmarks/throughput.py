@@ -1,6 +1,6 @@
 """Questions per second in training and scoring: the usual recipe, ours without sharing, and ours; in one process.
 
-    python benchmarks/throughput.py --tiny     # the tiny model on the CPU, under a minute
+    python benchmarks/throughput.py --tiny     # the tiny model on the CPU, in about a minute
     python benchmarks/throughput.py            # 7B with random weights, on one GPU of 80 GB
     python benchmarks/throughput.py --ways packed fp8
 
@@ -397,7 +397,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="the tiny model on the CPU")
     parser.add_argument("--questions", type=int, help="questions a clip; 32, or 16 with --tiny")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the median counts")
+    parser.add_argument("--repeats", type=int, help="timed runs, of which the median counts; 3, or 7 with --tiny")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="all by default, of which the tiny model knows three")
     parser.add_argument("--profiles", type=Path, help="a folder for the kernels of one training pack, a file a way")
     options = parser.parse_args()
@@ -413,7 +413,8 @@ def main() -> None:
     print(f"attention: {attention.name_of(bench.model)}", flush=True)
     if not options.tiny:
         print(f"reading the language model's weights takes {reading_ms(bench.model):.1f} ms", flush=True)
-    tell(bench, time_all(bench, options.repeats, ways, options.profiles), limits, options.repeats)
+    repeats = options.repeats or (7 if options.tiny else 3)
+    tell(bench, time_all(bench, repeats, ways, options.profiles), limits, repeats)
 
 
 def tell(bench: Bench, rows: dict[str, Row], limits: dict[str, tuple[float, float]], repeats: int) -> None:

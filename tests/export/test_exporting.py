@@ -102,7 +102,7 @@ def test_a_processor_that_rounds_otherwise_is_the_same_and_one_that_sees_otherwi
     def seen(pixels: torch.Tensor) -> float:
         made = {"input_ids": torch.zeros(1, 1, dtype=torch.int64), "pixel_values": pixels}
         processor = SimpleNamespace(apply_chat_template=lambda *_, **options: made)
-        inputs, difference = opener._chat_reader(processor, tmp_path)(case)
+        inputs, difference = opener.chat_reader(processor, tmp_path)(case)
         assert torch.equal(inputs["pixel_values"], ours), "logits are of weights alone"
         return difference
 

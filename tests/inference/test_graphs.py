@@ -39,7 +39,7 @@ def words(tiny: Tiny, asked: list[QuestionPrompt] = ASKED, limit: int = 6) -> li
 
 
 def of(tiny: Tiny) -> Any:
-    return graphs._graphs_of(tiny[0].get_base_model())
+    return graphs.graphs_of(tiny[0].get_base_model())
 
 
 def test_a_step_is_made_once_for_packs_of_its_size(tiny: Tiny) -> None:
@@ -79,7 +79,7 @@ def test_who_comes_while_another_thread_steps_gets_the_same_words(tiny: Tiny, mo
     other = threading.Thread(target=hold)
     other.start()
     held.wait(60)
-    monkeypatch.setattr(graphs._Step, "run", None)
+    monkeypatch.setattr(graphs.Step, "run", None)
     assert words(tiny) == right
     go_on.set()
     other.join()
@@ -94,7 +94,7 @@ def test_where_no_graph_can_be_made_one_line_says_so_and_the_words_are_the_same(
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     with monkeypatch.context() as context:
-        context.setattr(graphs._Step, "prepare", fail)
+        context.setattr(graphs.Step, "prepare", fail)
         assert [words(tiny), words(tiny)] == [right, right]
     assert [line for line in caplog.messages if "CUDA graph" in line] == [
         "answers: no CUDA graph can be made here (operation not permitted when stream is capturing): words come more "
@@ -107,7 +107,7 @@ def test_where_no_graph_can_be_made_one_line_says_so_and_the_words_are_the_same(
 def test_a_cache_that_would_be_too_long_grows_instead(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     right = words(tiny)
     monkeypatch.setattr(graphs, "LONGEST", 500)
-    monkeypatch.setattr(graphs._Step, "run", None)
+    monkeypatch.setattr(graphs.Step, "run", None)
     assert words(tiny) == right
 
 
@@ -118,9 +118,9 @@ def test_a_cache_that_would_take_most_of_the_free_memory_grows_instead(
     graphs.release(tiny[0])
     # Of six layers with keys and values of 192 numbers in float32.
     needed = 6 * 2 * 192 * 4 * 512
-    monkeypatch.setattr(graphs, "_free_bytes", lambda base: 2 * needed - 1)
+    monkeypatch.setattr(graphs, "free_bytes", lambda base: 2 * needed - 1)
     assert words(tiny) == right and not of(tiny).steps and not caplog.messages
-    monkeypatch.setattr(graphs, "_free_bytes", lambda base: 2 * needed)
+    monkeypatch.setattr(graphs, "free_bytes", lambda base: 2 * needed)
     assert words(tiny) == right and of(tiny).steps
     assert sum(part.nbytes for layer in of(tiny).held for part in layer) == needed
 

@@ -41,7 +41,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Each implementation of the products, whichever would be chosen."""
     if request.param == "FlashAttention 2":
         monkeypatch.setattr(flash, "kernels_for", lambda *_: flash.OF_TORCH)
-    elif flash._installed(torch.device("cuda", 0)) is None:
+    elif flash.installed(torch.device("cuda", 0)) is None:
         pytest.skip("FlashAttention 4 is not installed, or the GPU is an older one")
     return str(request.param)
 
@@ -118,7 +118,7 @@ def test_a_pack_on_a_gpu_has_the_gradients_of_one_on_a_cpu(
 ) -> None:
     model = make("cuda", torch.bfloat16)
     # What was compiled for other tests counts against the number of versions of a layer.
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compilation.prepare(model, is_compiled, recomputed)
     # Lengths differ from pack to pack, and the layers are compiled for all of them.
     for questions in (QUESTIONS, QUESTIONS[:1], QUESTIONS[1:]):
@@ -169,7 +169,7 @@ def test_words_of_a_graph_are_those_of_steps_taken_one_by_one(
         reading = read(model, encoder, "Ana has the key.", frames())
         said.append([item.raw for item in answer(model, encoder, reading, asked, max_new_tokens=12)])
     assert said[0] == said[1] == said[2] and not caplog.messages
-    [step] = graphs._graphs_of(model.get_base_model()).steps.values()
+    [step] = graphs.graphs_of(model.get_base_model()).steps.values()
     assert step.graph is not None
 
 
@@ -200,7 +200,7 @@ class TestFloat8:
         for module in rounded.modules():
             if hasattr(module, "base_layer"):
                 module.base_layer = float8.Float8Linear(module.base_layer)
-        torch._dynamo.reset()
+        torch.compiler.reset()
         compilation.prepare(rounded, is_compiled, 1)
         for questions in (QUESTIONS, QUESTIONS[:1]):
             item = make_pack(encoder, questions)

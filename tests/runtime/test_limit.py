@@ -22,7 +22,7 @@ def test_operations_are_counted_for_products_alone_over_the_time_that_was_asked_
         timed.append(count)
         return 0.01 * count
 
-    monkeypatch.setattr(limit, "_repeated", a_hundredth_second_each)
+    monkeypatch.setattr(limit, "repeated", a_hundredth_second_each)
     assert limit.matrix_flops("cpu", "float32", seconds=0.05) == pytest.approx(2 * limit.SIDE_ON_CPU**3 / 0.01)
     # The first are not counted, nor is a run that is too short.
     assert timed == [2, 1, 2, 4, 8]
@@ -31,7 +31,7 @@ def test_operations_are_counted_for_products_alone_over_the_time_that_was_asked_
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_product_is_of_the_shape_and_type_that_were_asked_for(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(limit, "_repeated", lambda multiply, count, device: seen.append(multiply()) or 1.0)
+    monkeypatch.setattr(limit, "repeated", lambda multiply, count, device: seen.append(multiply()) or 1.0)
     limit.product_seconds("cpu", dtype, rows=5, inner=7, columns=3)
     assert all(found.shape == (5, 3) and found.dtype == getattr(torch, dtype) for found in seen)
     # Of random numbers: a GPU is faster at ones.

@@ -27,10 +27,10 @@ def main(work: Path) -> None:
     if kind == "llava":
         model: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype="auto")
         processor = AutoProcessor.from_pretrained(folder)
-        tokenizer, read = processor.tokenizer, _chat_reader(processor, work)
+        tokenizer, read = processor.tokenizer, chat_reader(processor, work)
     else:
         model = VideoLlavaForConditionalGeneration.from_pretrained(job["base"] or folder, dtype=dtype)
-        tokenizer, read = AutoTokenizer.from_pretrained(job["base"] or folder), _ids_reader(work)
+        tokenizer, read = AutoTokenizer.from_pretrained(job["base"] or folder), ids_reader(work)
     if kind == "adapter":
         from peft import PeftModel
 
@@ -68,7 +68,7 @@ def main(work: Path) -> None:
 Reader = Callable[[dict[str, Any]], tuple[dict[str, torch.Tensor], float]]
 
 
-def _chat_reader(processor: Any, work: Path) -> Reader:
+def chat_reader(processor: Any, work: Path) -> Reader:
     """A chat whose images are the frames, and how far its pixels are from those that were expected.
 
     The model is given the expected ones: a rounding step in a pixel would hide what its weights are.
@@ -94,7 +94,7 @@ def _chat_reader(processor: Any, work: Path) -> Reader:
     return read
 
 
-def _ids_reader(work: Path) -> Reader:
+def ids_reader(work: Path) -> Reader:
     """Token ids and pixels as they are given."""
 
     def read(case: dict[str, Any]) -> tuple[dict[str, torch.Tensor], float]:

@@ -55,9 +55,9 @@ class Stepper:
         self.base = _base(model)
         self.cache, self.segments, self.positions, self.steps = cache, segments, positions, steps
         self.take_otherwise = otherwise
-        self.graphs = _graphs_of(self.base)
+        self.graphs = graphs_of(self.base)
         self.is_mine = False
-        self.step: _Step | None = None
+        self.step: Step | None = None
         self.rows: dict[int, int] = {}
 
     def __enter__(self) -> Take:
@@ -77,7 +77,7 @@ class Stepper:
         chosen = self.step.run(self.base)
         return [chosen[self.rows[owner]] for owner, _ in going_on]
 
-    def _begun(self, going_on: Sequence[tuple[int, int]]) -> _Step | None:
+    def _begun(self, going_on: Sequence[tuple[int, int]]) -> Step | None:
         rows = 1 << (len(going_on) - 1).bit_length()
         length = -(-(len(self.segments) + rows * (self.steps - 1)) // TOKENS_A_SIZE) * TOKENS_A_SIZE
         if self.graphs.problem or length > LONGEST:
@@ -94,7 +94,7 @@ class Stepper:
         return step
 
 
-class _Graphs:
+class Graphs:
     """A model's, with the one cache that all of them use."""
 
     def __init__(self) -> None:
@@ -102,15 +102,15 @@ class _Graphs:
         self.problem, self.pool = "", None
         self.made_for: tuple[Any, ...] = ()
         self.held: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.steps: dict[tuple[int, int], _Step] = {}
+        self.steps: dict[tuple[int, int], Step] = {}
 
-    def step_of(self, base: Any, rows: int, length: int) -> _Step | None:
+    def step_of(self, base: Any, rows: int, length: int) -> Step | None:
         """None where a cache of such a length would take most of the memory that is free."""
         made_for = _identity(base)
         if made_for != self.made_for or not self.held or self.held[0][0].shape[2] < length:
             self.steps.clear()
             self.held.clear()
-            if _cache_bytes(base, length) > FREE_SHARE * _free_bytes(base):
+            if _cache_bytes(base, length) > FREE_SHARE * free_bytes(base):
                 return None
             self.held = _empty_cache(base, length)
             self.made_for = made_for
@@ -118,7 +118,7 @@ class _Graphs:
         if (rows, length) not in self.steps:
             if len(self.steps) >= GRAPHS_KEPT:
                 self.steps.pop(next(iter(self.steps)))
-            self.steps[rows, length] = _Step(self.held, rows, length)
+            self.steps[rows, length] = Step(self.held, rows, length)
         return self.steps[rows, length]
 
     def fail(self, problem: str) -> None:
@@ -128,7 +128,7 @@ class _Graphs:
         logger.warning("answers: no CUDA graph can be made here (%s): words come more slowly.", problem)
 
 
-_graphs: weakref.WeakKeyDictionary[torch.nn.Module, _Graphs] = weakref.WeakKeyDictionary()
+_graphs: weakref.WeakKeyDictionary[torch.nn.Module, Graphs] = weakref.WeakKeyDictionary()
 
 
 def release(model: Any) -> None:
@@ -140,8 +140,8 @@ def _base(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _graphs_of(base: torch.nn.Module) -> _Graphs:
-    return _graphs.setdefault(base, _Graphs())
+def graphs_of(base: torch.nn.Module) -> Graphs:
+    return _graphs.setdefault(base, Graphs())
 
 
 def _identity(base: Any) -> tuple[Any, ...]:
@@ -166,7 +166,7 @@ def _cache_bytes(base: Any, length: int) -> int:
     return math.prod(_cache_shape(base, length)) * base.get_input_embeddings().weight.element_size()
 
 
-def _free_bytes(base: Any) -> float:
+def free_bytes(base: Any) -> float:
     return memory.free_bytes() if base.get_input_embeddings().weight.is_cuda else math.inf
 
 
@@ -177,7 +177,7 @@ def _empty_cache(base: Any, length: int) -> list[tuple[torch.Tensor, torch.Tenso
     return [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(layers)]
 
 
-class _Step:
+class Step:
     """One step of `rows` questions, of which those behind the last are nobody's.
 
     It is the cache of the language model too: what is written goes to the rows' places.

@@ -66,7 +66,7 @@ def shared_prefix_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if _is_flash(query) and not dropout:
         rows, keys, values = (states[0].transpose(0, 1) for states in (query, key, value))
-        return _in_parts(rows, keys, values, questions, scale)[None], None
+        return in_parts(rows, keys, values, questions, scale)[None], None
     return _as_batch(query, key, value, questions, scale, dropout), None
 
 
@@ -123,7 +123,7 @@ def _as_batch(
     return torch.cat(parts, dim=1).transpose(0, 1)[None].contiguous()
 
 
-def _in_parts(
+def in_parts(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, questions: Layout, scale: float
 ) -> torch.Tensor:
     """The same on a GPU in half precision, [T, heads, width]: see `_flash`."""

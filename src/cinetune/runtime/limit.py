@@ -33,9 +33,9 @@ def product_seconds(device: str, dtype: str, rows: int, inner: int, columns: int
         torch.randn(count, inner, generator=generator, device=device, dtype=torch.float32) for count in (rows, columns)
     )
     multiply = _product_of_float8(left, right) if dtype == FLOAT8 else _product(left.to(DTYPES[dtype]), right)
-    _repeated(multiply, 2, device)
+    repeated(multiply, 2, device)
     count = 1
-    while (taken := _repeated(multiply, count, device)) < seconds:
+    while (taken := repeated(multiply, count, device)) < seconds:
         count *= 2
     return taken / count
 
@@ -53,7 +53,7 @@ def _product_of_float8(left: torch.Tensor, right: torch.Tensor) -> Callable[[], 
     return lambda: float8.multiplied(*given, torch.bfloat16)
 
 
-def _repeated(multiply: Callable[[], object], count: int, device: str) -> float:
+def repeated(multiply: Callable[[], object], count: int, device: str) -> float:
     started = time.monotonic()
     for _ in range(count):
         multiply()

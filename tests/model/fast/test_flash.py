@@ -21,6 +21,8 @@ from cinetune.model.fast import flash
 pytestmark = pytest.mark.training
 
 CPU = torch.device("cpu")
+# What FlashAttention 4 calls its two passes.
+FORWARD, BACKWARD = "_flash_attn_fwd", "_flash_attn_bwd"
 
 
 def visible(queries: int, keys: int, borders: torch.Tensor | None) -> torch.Tensor:
@@ -74,21 +76,21 @@ def backward(
 def interface(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """FlashAttention 4 as if it were installed, on a machine with Hopper's GPU."""
     fake: Any = ModuleType("flash_attn.cute.interface")
-    fake._flash_attn_fwd, fake._flash_attn_bwd = forward, backward
+    vars(fake).update({FORWARD: forward, BACKWARD: backward})
     for name in ("flash_attn", "flash_attn.cute"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "flash_attn.cute.interface", fake)
     monkeypatch.setattr(metadata, "version", lambda _: flash.CHECKED)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     torchs: Any = ModuleType("torch's")
-    torchs._flash_attn_fwd, torchs._flash_attn_bwd = forward, backward
-    right = flash._version_4(torchs)
+    vars(torchs).update({FORWARD: forward, BACKWARD: backward})
+    right = flash.version_4(torchs)
     of_torch = flash.Kernels(flash.OF_TORCH.name, right.forward, right.backward)
     monkeypatch.setattr(flash, "OF_TORCH", of_torch)
-    for cached in (flash.kernels_for, flash._installed):
+    for cached in (flash.kernels_for, flash.installed):
         cached.cache_clear()
     yield fake
-    for cached in (flash.kernels_for, flash._installed):
+    for cached in (flash.kernels_for, flash.installed):
         cached.cache_clear()
 
 
@@ -103,7 +105,7 @@ def test_products_joined_as_one_softmax_are_the_attention_of_separate_questions(
     given = [torch.randn(shape, dtype=torch.double).requires_grad_() for shape in shapes]
     others = [tensor.detach().clone().requires_grad_() for tensor in given]
     right, _ = attention.shared_prefix_attention(torch.nn.Module(), *given, None, questions=layout)
-    found = attention._in_parts(*(tensor[0].transpose(0, 1) for tensor in others), layout, 8**-0.5)[None]
+    found = attention.in_parts(*(tensor[0].transpose(0, 1) for tensor in others), layout, 8**-0.5)[None]
     torch.testing.assert_close(found, right)
     wanted = torch.randn_like(right)
     found.backward(wanted)
@@ -122,23 +124,23 @@ def missing(_: str) -> str:
 
 
 def without_functions(interface: Any) -> None:
-    del interface._flash_attn_fwd
+    del vars(interface)[FORWARD]
 
 
 def with_two_results(interface: Any) -> None:
-    interface._flash_attn_bwd = lambda *given, **options: backward(*given, **options)[:2]
+    vars(interface)[BACKWARD] = lambda *given, **options: backward(*given, **options)[:2]
 
 
 def with_other_arguments(interface: Any) -> None:
-    interface._flash_attn_fwd = lambda q, k, v: None
+    vars(interface)[FORWARD] = lambda q, k, v: None
 
 
 def with_wrong_gradients(interface: Any) -> None:
-    interface._flash_attn_bwd = lambda *given, **options: tuple(1.05 * grad for grad in backward(*given, **options))
+    vars(interface)[BACKWARD] = lambda *given, **options: tuple(1.05 * grad for grad in backward(*given, **options))
 
 
 def with_what_is_no_number(interface: Any) -> None:
-    interface._flash_attn_fwd = lambda *given, **options: tuple(
+    vars(interface)[FORWARD] = lambda *given, **options: tuple(
         one if one is None else one * torch.nan for one in forward(*given, **options)
     )
 

@@ -93,7 +93,7 @@ def _torch_backward(
 OF_TORCH = Kernels("FlashAttention 2 of torch", _torch_forward, _torch_backward)
 
 
-def _version_4(interface: Any) -> Kernels:
+def version_4(interface: Any) -> Kernels:
     def forward(
         query: torch.Tensor,
         key: torch.Tensor,
@@ -140,7 +140,7 @@ def _segments(borders: torch.Tensor, longest: int) -> dict[str, Any]:
 @functools.cache
 def kernels_for(device: torch.device, dtype: torch.dtype, width: int, group: int) -> Kernels:
     """What computes attention of heads of a width, `group` of the query's for one of the keys'; found out once."""
-    found = _installed(device)
+    found = installed(device)
     if found is None:
         return OF_TORCH
     try:
@@ -157,7 +157,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype, width: int, group: int
 
 
 @functools.cache
-def _installed(device: torch.device) -> Kernels | None:
+def installed(device: torch.device) -> Kernels | None:
     """FlashAttention 4, or None and a line that says what is in its way."""
     capability = torch.cuda.get_device_capability(device)
     try:
@@ -182,7 +182,7 @@ def _installed(device: torch.device) -> Kernels | None:
         return None
     warnings.filterwarnings("ignore", message=SAID_BY_COMPILER, category=UserWarning)
     try:
-        return _version_4(import_module("flash_attn.cute.interface"))
+        return version_4(import_module("flash_attn.cute.interface"))
     except _failures() as error:
         logger.warning(
             "attention: %s is used, for %s cannot be imported (%s): %s.", OF_TORCH.name, DISTRIBUTION, error, REMEDY
