@@ -75,7 +75,7 @@ def clip(name: str, num_questions: int) -> ClipQuestions:
     """A clip whose questions the subtitles answer: who has which thing?"""
     rng = np.random.default_rng(list(name.encode()))
     answers = rng.integers(0, 5, num_questions)
-    people = story.NAMES[:num_questions]
+    people = story.FILM.names[:num_questions]
     asked, said = [], []
     for number, (person, answer) in enumerate(zip(people, answers, strict=True)):
         order = rng.permutation(THINGS)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from builders.projects import ROOT
@@ -96,3 +97,17 @@ def test_every_benchmark_is_collected() -> None:
     source = (ROOT / "benchmarks/collect.py").read_text(encoding="utf-8")
     found = re.findall(r"^(?:SCRIPTS|BY_NAME) = \((.*?)\)$|^SCRIPTS = \((.*?)^\)", source, re.M | re.S)
     assert scripts == {name for lines in found for line in lines for name in re.findall(r"\w+", line)}
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_no_reader_without_eyes_gets_far_and_one_finds_what_is_told(tmp_path: Path) -> None:
+    """Of the questions of CinePile-mini that are marked visual, in any category; a guess gets 20 %."""
+    assert figures("shortcuts.py", "--root", str(ROOT / "data"))["most_visual"] < 35
+    (tmp_path / "questions").mkdir()
+    for split in ("train", "test"):
+        rows = pd.read_parquet(ROOT / "data" / "questions" / f"{split}.parquet")
+        first = rows.groupby("clip_id")["answer_key"].transform(lambda answers: "\n".join(answers))
+        rows["subtitles"] = rows["subtitles"] + "\n" + first
+        rows.to_parquet(tmp_path / "questions" / f"{split}.parquet", index=False)
+    assert figures("shortcuts.py", "--root", str(tmp_path))["most_visual"] > 50

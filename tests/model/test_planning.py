@@ -80,8 +80,8 @@ def test_a_tokenizer_that_would_leave_nothing_to_learn_is_refused(encoder: Encod
 
 
 def test_subtitles_lose_their_end_or_their_middle_and_it_is_counted(encoder: Encoder) -> None:
-    spoken = "\n".join(f"<subtitle> {name} needs the key." for name in story.NAMES[:12])
-    first, last = story.NAMES[0], story.NAMES[11]
+    spoken = "\n".join(f"<subtitle> {name} needs the key." for name in story.FILM.names[:12])
+    first, last = story.FILM.names[0], story.FILM.names[11]
     whole, none_dropped = encoder.prefix(spoken)
     for truncate, has_last in (("end", False), ("middle", True)):
         short = dataclasses.replace(encoder, max_subtitle_tokens=20, truncate=truncate)

@@ -33,6 +33,10 @@ def exercises(clips: int) -> list[tuple[ask.Question | None, Exercise]]:
     return made
 
 
+# How a line of a list begins.
+MARKED = r"[\[(*]? ?([{}])(?:\.|\]|\)|:| =| /)"
+
+
 def test_no_exercise_comes_near_cinepiles_format() -> None:
     """The base's low score in CinePile's format means something only while it has never seen that format."""
     made = exercises(clips=60)
@@ -41,7 +45,7 @@ def test_no_exercise_comes_near_cinepiles_format() -> None:
     assert "- A) v" in suffix and suffix.endswith(f"{prompts.REMINDER} ASSISTANT:")
     for _, item in made:
         assert not re.search(r"- \w\)|[A-E]\)|[A-E]\.", item.suffix), item.suffix
-        assert prompts.REMINDER not in item.suffix and "letter" not in item.suffix
+        assert prompts.REMINDER not in item.suffix and "one letter" not in item.suffix
         assert CINEPILE.told not in item.suffix
         if item.form != "binding":
             assert item.answer not in tuple("ABCDE")
@@ -62,17 +66,18 @@ def test_the_label_asked_for_is_that_of_the_right_option() -> None:
     checked: Counter[str] = Counter()
     for question, item in exercises(clips=20):
         checked[item.form] += 1
-        if item.form == "open":
+        if item.form in ("open", "words"):
             assert item.answer == question.answer
+            assert (f" {item.answer}\n" in item.suffix) == (item.form == "words")
         elif item.form in ("label", "words_and_label"):
-            options = dict(re.findall(r"^\[?([1-5P-T])(?:\.|\]|:| =) (.*)$", item.suffix, re.MULTILINE))
+            options = dict(re.findall(rf"^{MARKED.format('1-5P-T')} (.*)$", item.suffix, re.MULTILINE))
             words, _, label = item.answer.rpartition(", ") if item.form == "words_and_label" else ("", "", item.answer)
             assert len(options) == 5 == len(set(options.values()))
             assert options[label] == question.answer and words in ("", question.answer)
         elif item.form == "binding":
             if "\n" in item.suffix:
                 asked, *lines, _ = item.suffix.removeprefix("Look for ").splitlines()
-                options = dict(re.fullmatch(r"\[?(\w)(?:\]|:| =) (.*)", line).groups() for line in lines)
+                options = dict(re.fullmatch(rf"{MARKED.format('1-5P-TA-E')} (.*)", line).groups() for line in lines)
             else:
                 listed, asked = re.fullmatch(r"(.*)\. Which of them is (.*)\? ASSISTANT:", item.suffix).groups()
                 options = dict(re.split(" = |: | stands for ", option) for option in listed.split("; "))
@@ -99,9 +104,9 @@ def test_an_account_of_a_person_is_what_was_said_of_that_person() -> None:
         item = lessons.account(clip, person)
         name = re.fullmatch(r"Tell about (\w+)\. ASSISTANT:", item.suffix)[1]
         assert name == person.name
-        said = [line for line in talk.lines(clip) if line.startswith(f"{name} ")]
+        said = [line for line in talk.lines(clip) if name in line]
         told = item.answer.split(", ")
-        assert len(told) == len(said)
+        assert told[0] == f"in {person.colour}" and len(told) <= len(said)
         for fact in told:
             assert any(fact.split()[-1] in line for line in said), (fact, said)
 
@@ -125,7 +130,8 @@ def test_a_roll_call_says_what_the_list_says() -> None:
         item = lessons.roll_call(rng)
         listed, names = re.fullmatch(r"(.*\.) Say for each: (.*)\. ASSISTANT:", item.suffix).groups()
         told = [pair.split(": ") for pair in item.answer.split("; ")]
-        assert [first for first, _ in told] == names.split(", ") and len({first for first, _ in told}) == 5
+        assert [first for first, _ in told] == names.split(", ") and len({first for first, _ in told}) == len(told)
+        assert 2 <= len(told) <= 5
         for first, second in told:
             together = rf"{first} \w+ {second}\.|\b{second}( =|:| stands for) {first}[;.]"
             assert re.search(together, listed), (first, second, listed)
@@ -152,7 +158,7 @@ def test_lists_come_first_then_reading_then_looking_apart_from_it_then_both(enco
         assert all(0 <= clip < 4 for clip in clips), "only the training films are seen"
         texts = [encoder.tokenizer.decode(pack.input_ids) for pack in packs]
         assert all("<subtitle>" not in text for text in texts)
-        told = [any(line.partition("{")[0] in text for line in talk.VALUE) for text in texts]
+        told = [any(line in text for lines in talk.TONE.values() for line in lines) for text in texts]
         has_video = [text.count("<video>") == encoder.num_video_tokens for text in texts]
         assert has_video == [True] * len(clips) + [False] * (20 - len(clips))
         apart = number in (4, 5)

@@ -30,7 +30,7 @@ def make_tokenizer(vocab_size: int, seed: int) -> PreTrainedTokenizerFast:
     rng = np.random.default_rng(seed)
     corpus = ["\n".join(prompts.template().values())]
     for film_id in range(300):
-        clip = story.make_clip(seed, story.make_film(seed, film_id), 0)
+        clip = story.make_clip(seed, story.make_film(seed, film_id, lessons.WORDS), 0)
         corpus += talk.lines(clip)
         for question in ask.candidates(clip, rng):
             corpus.append(lessons.exercise(question, lessons.FORMATS[rng.integers(len(lessons.FORMATS))], rng).suffix)

@@ -30,7 +30,7 @@ DRILLS = (lessons.binding, lessons.lookup, lessons.roll_call)
 
 def clip_of(seed: int, number: int, clips_per_film: int) -> story.Clip:
     """The `number`-th clip of all films that a seed gives."""
-    film = story.make_film(seed, number // clips_per_film)
+    film = story.make_film(seed, number // clips_per_film, lessons.WORLD)
     return story.make_clip(seed, film, number % clips_per_film)
 
 
@@ -43,7 +43,7 @@ def look(number: int, seed: int, clips_per_film: int, settings: FrameSettings) -
 
 
 class Exercises(IterableDataset):
-    """The training batches of so many steps, each a function of the seed and its number alone."""
+    """The training batches of so many steps; each of their packs is a function of the seed and its numbers alone."""
 
     def __init__(self, params: PretrainParams, encoder: Encoder, steps: int) -> None:
         self.params, self.encoder, self.steps = params, encoder, steps
@@ -58,15 +58,21 @@ class Exercises(IterableDataset):
     def batch(self, number: int) -> tuple[list[int], list[Pack]]:
         """Numbers of the clips that are seen (none while only reading is learned) and their packs."""
         params = self.params
-        rng = np.random.default_rng((params.seed, 11, number))
         reading, apart = params.drill_steps, params.drill_steps + params.text_steps
         size, seen = params.clips_per_step, 0
         if number >= apart:
             seen = size // 2 if number < apart + params.apart_steps else size
         make_seen = self._clip_pack if number >= apart + params.apart_steps else self._look_pack
         make_text = self._drill_pack if number < reading else self._text_pack
-        clips = [int(i) for i in rng.integers(0, params.films * params.clips_per_film, seen)]
-        return clips, [make_seen(i, rng) for i in clips] + [make_text(rng) for _ in range(size - seen)]
+        clips, packs = [], []
+        for row in range(size):
+            rng = np.random.default_rng((params.seed, 11, number, row))
+            if row < seen:
+                clips.append(int(rng.integers(params.films * params.clips_per_film)))
+                packs.append(make_seen(clips[-1], rng))
+            else:
+                packs.append(make_text(rng))
+        return clips, packs
 
     def _drill_pack(self, rng: np.random.Generator) -> Pack:
         """Lists and what stands where in them."""
@@ -104,7 +110,7 @@ class Exercises(IterableDataset):
         questions = [question for question in ask.candidates(clip, rng) if needs in (None, question.needs)]
         chosen = [questions[i] for i in rng.permutation(len(questions))[:count]]
         return [
-            lessons.exercise(question, lessons.FORMATS[rng.choice(3, p=lessons.FORMAT_SHARES)], rng)
+            lessons.exercise(question, lessons.FORMATS[rng.choice(len(lessons.FORMATS), p=lessons.FORMAT_SHARES)], rng)
             for question in chosen
         ]
 

@@ -13,28 +13,40 @@ import numpy as np
 from cinetune.data.mini import ask, story
 from cinetune.task import prompts
 
-# Labels of the base's own multiple choice, and of its exercises in binding. A to E occur in the latter only, and
-# never as CinePile marks them.
+# What the base's films are made of, and the words that it meets in lists: a general model knows more words than it has
+# seen things. CinePile-mini's films show those as well.
+WORLD, WORDS = story.GENERAL, story.FILM
+# Labels of the base's own multiple choice, and of its exercises in binding. A to E are answers in the latter only, and
+# never marked as CinePile marks them.
 NUMBERS, LATER_LETTERS, LETTERS = tuple("12345"), tuple("PQRST"), tuple("ABCDE")
-LINE_MARKS = ("{}: {}", "[{}] {}", "{} = {}", "{}. {}")
-FORMATS = ("open", "label", "words_and_label")
-FORMAT_SHARES = (0.35, 0.45, 0.2)
+LINE_MARKS = ("{}: {}", "[{}] {}", "{} = {}", "{}. {}", "({}) {}", "{} / {}", "* {}: {}")
+# "A." and "A)" are left to CinePile's kind of lists.
+LETTER_MARKS = tuple(mark for mark in LINE_MARKS if not set(".)") & set(mark))
+# How an answer is asked for, by form. Many wordings, so that one that was never met is understood as well.
+ASKED = {
+    "open": (prompts.OPEN_REMINDER, "In a few words.", "Say it.", "What is it?", ""),
+    "words": ("In a few words.", "Say it.", "In words.", "Choose one of them, and say it.", ""),
+    "label": ("Which one is it?", "Only the label.", "Give its label.", "Label alone.", "Choose one of them."),
+    "words_and_label": ("Say it, then which one it is.", "In words, then the label.", "The answer and its label."),
+}
+FORMATS = ("open", "words", "label", "words_and_label")
+FORMAT_SHARES = (0.25, 0.15, 0.4, 0.2)
 # Options that go together, for exercises in binding; the first are single words, which make the start easier.
 OPTION_POOLS = (
-    story.NAMES + story.OBJECTS + story.FEELINGS + story.VALUES + story.COLOURS + story.PLACES,
-    story.NAMES,
-    ask.ALL_COATS,
-    tuple(f"the {thing}" for thing in story.OBJECTS),
-    tuple(f"the {relation}" for relation in story.RELATIONS),
-    tuple(f"to {reason}" for reason in story.REASONS),
-    tuple(ask.PLACE_PHRASES.values()),
-    tuple(ask.EVENT_PHRASES.values()),
-    tuple(ask.WEATHER_PHRASES.values()),
+    WORDS.names + WORDS.objects + WORDS.feelings + WORDS.values + WORDS.colours + WORDS.places,
+    WORDS.names,
+    ask.coats(WORDS),
+    tuple(f"the {thing}" for thing in WORDS.objects),
+    tuple(f"the {relation}" for relation in WORDS.relations),
+    tuple(f"to {reason}" for reason in WORDS.reasons),
+    tuple(ask.PLACE_PHRASES[item] for item in WORDS.places),
+    tuple(ask.EVENT_PHRASES[item] for item in WORDS.events),
+    tuple(ask.WEATHER_PHRASES[item] for item in WORDS.weathers),
     tuple(ask.CAMERA_PHRASES.values()),
-    tuple(ask.MOOD_PHRASES.values()),
-    tuple(ask.THEMES.values()),
-    story.FEELINGS,
-    story.VALUES,
+    tuple(ask.MOOD_PHRASES[item] for item in WORDS.weathers),
+    tuple(theme for (event, _), theme in ask.THEMES.items() if event in WORDS.events),
+    WORDS.feelings,
+    WORDS.values,
 )
 SINGLE_WORDS_SHARE = 0.3
 
@@ -52,27 +64,34 @@ class Exercise:
 def exercise(question: ask.Question, form: str, rng: np.random.Generator) -> Exercise:
     """A story's question put in words or as multiple choice."""
     if form == "open":
-        text = f"Question: {question.text}\n{prompts.OPEN_REMINDER} ASSISTANT:"
+        text = f"{_begun(rng)}{question.text}\n{_asked(form, rng)} ASSISTANT:"
         return Exercise(form, question.kind, text, question.answer)
     position = int(rng.integers(ask.NUM_CHOICES))
-    labels = (NUMBERS, LATER_LETTERS)[rng.integers(2)]
-    options = _lines(labels, question.choices(rng, position), LINE_MARKS[rng.integers(len(LINE_MARKS))])
-    if form == "label":
-        text, answer = "Which one is it?", labels[position]
-    else:
-        text, answer = "Say it, then which one it is.", f"{question.answer}, {labels[position]}"
-    return Exercise(form, question.kind, f"{question.text}\n{options}\n{text} ASSISTANT:", answer)
+    labels = (NUMBERS, LATER_LETTERS, LETTERS)[rng.integers(3 if form == "words" else 2)]
+    marks = LETTER_MARKS if labels == LETTERS else LINE_MARKS
+    options = _lines(labels, question.choices(rng, position), marks[rng.integers(len(marks))])
+    answers = {"words": question.answer, "label": labels[position]}
+    answer = answers.get(form, f"{question.answer}, {labels[position]}")
+    text = f"{_begun(rng)}{question.text}\n{options}\n{_asked(form, rng)} ASSISTANT:"
+    return Exercise(form, question.kind, text, answer)
+
+
+def _begun(rng: np.random.Generator) -> str:
+    return ("", "Question: ", "Asked: ", "Tell me: ")[rng.integers(4)]
+
+
+def _asked(form: str, rng: np.random.Generator) -> str:
+    return ASKED[form][rng.integers(len(ASKED[form]))]
 
 
 def binding(rng: np.random.Generator) -> Exercise:
     """Text alone: several labelled options, one of them named, which label has it?"""
-    labels, options, listed = _labelled(rng)
+    labels, options, listed = _labelled((NUMBERS, LATER_LETTERS, LETTERS), rng)
     asked = int(rng.integers(ask.NUM_CHOICES))
     if rng.random() < 0.5:
         text = f"{listed}. Which of them is {options[asked]}? ASSISTANT:"
     else:
-        # "A." and "A)" are left to CinePile's kind of lists.
-        options_in_lines = _lines(labels, options, LINE_MARKS[rng.integers(3)])
+        options_in_lines = _lines(labels, options, LETTER_MARKS[rng.integers(len(LETTER_MARKS))])
         text = f"Look for {options[asked]}\n{options_in_lines}\nWhich one is it? ASSISTANT:"
     return Exercise("binding", f"binding_{labels[0]}", text, labels[asked])
 
@@ -89,7 +108,7 @@ def lookup(rng: np.random.Generator) -> Exercise:
 def roll_call(rng: np.random.Generator) -> Exercise:
     """Text alone: a binding or a lookup of every entry of a list, in another order; one answer teaches five times."""
     if rng.random() < 0.5:
-        labels, options, listed = _labelled(rng)
+        labels, options, listed = _labelled((NUMBERS, LATER_LETTERS), rng)
         pairs, listed = list(zip(options, labels, strict=True)), f"{listed}."
     else:
         names, _, things, listed = _owned(rng)
@@ -103,11 +122,11 @@ def _lines(labels: Sequence[str], options: Sequence[str], mark: str) -> str:
     return "\n".join(mark.format(*pair) for pair in zip(labels, options, strict=True))
 
 
-def _labelled(rng: np.random.Generator) -> tuple[tuple[str, ...], list[str], str]:
-    """Labels, the option of each, and both as text."""
+def _labelled(kinds: Sequence[tuple[str, ...]], rng: np.random.Generator) -> tuple[tuple[str, ...], list[str], str]:
+    """Labels of one of the kinds, the option of each, and both as text."""
     pool = OPTION_POOLS[0 if rng.random() < SINGLE_WORDS_SHARE else rng.integers(1, len(OPTION_POOLS))]
     options = [pool[i] for i in rng.permutation(len(pool))[: ask.NUM_CHOICES]]
-    labels = (NUMBERS, LATER_LETTERS, LETTERS)[rng.integers(3)]
+    labels = kinds[int(rng.integers(len(kinds)))]
     mark = ("{} = {}", "{}: {}", "{} stands for {}")[rng.integers(3)]
     return labels, options, "; ".join(mark.format(*pair) for pair in zip(labels, options, strict=True))
 
@@ -116,7 +135,7 @@ def _owned(rng: np.random.Generator) -> tuple[list[str], str, list[str], str]:
     """Names, a verb, the thing of each name, and all as text."""
     pool = OPTION_POOLS[rng.integers(2, len(OPTION_POOLS))]
     things = [pool[i] for i in rng.permutation(len(pool))[: ask.NUM_CHOICES]]
-    names = [story.NAMES[i] for i in rng.permutation(len(story.NAMES))[: ask.NUM_CHOICES]]
+    names = [WORLD.names[i] for i in rng.permutation(len(WORLD.names))[: ask.NUM_CHOICES]]
     verb = ("wants", "needs", "wears", "has", "knows")[rng.integers(5)]
     return names, verb, things, " ".join(f"{name} {verb} {thing}." for name, thing in zip(names, things, strict=True))
 
@@ -129,11 +148,11 @@ def description(clip: story.Clip) -> Exercise:
 def account(clip: story.Clip, person: story.Person) -> Exercise:
     """All that is said of one person, likewise to teach reading."""
     told = [f"in {person.colour}"]
-    told += [f"needs the {thing}" for name, thing in clip.talk.quests if name == person.name]
-    told += [f"must {reason}" for name, reason in clip.talk.errands if name == person.name]
+    verbs = {"need": "needs", "lose": "has lost", "must": "must", "refuse": "will not"}
+    told += [f"{verbs[verb]} the {thing}" for verb, name, thing in clip.talk.things if name == person.name]
+    told += [f"{verbs[verb]} {reason}" for verb, name, reason in clip.talk.reasons if name == person.name]
     told += [f"{feeling} towards {other}" for name, other, feeling in clip.talk.feelings if name == person.name]
-    first, second, relation = clip.talk.relation
-    told += [f"the {relation} of {second}"] if first == person.name else []
+    told += [f"the {relation} of {other}" for name, other, relation in clip.talk.relations if name == person.name]
     return Exercise("account", "account", f"Tell about {person.name}. ASSISTANT:", ", ".join(told))
 
 
@@ -143,5 +162,8 @@ def prefix(words: str, rng: np.random.Generator) -> str:
         f"USER: {prompts.VIDEO}\nThis is said in the film:\n{words}\n",
         f"USER: Read this.\n{words}\nNow watch this. {prompts.VIDEO}\n",
         f"USER: {prompts.VIDEO}\n{words}\n",
+        f"USER: Words of a film, and the film.\n{words}\n{prompts.VIDEO}\n",
+        f"USER: Here is what people say:\n{words}\nAnd what is seen: {prompts.VIDEO}\n",
+        f"USER: {words}\n{prompts.VIDEO}\nNow some questions.\n",
     )
     return wordings[rng.integers(len(wordings))]

@@ -59,7 +59,7 @@ def test_a_seed_gives_the_same_questions_and_another_seed_others() -> None:
 
 def test_a_seed_gives_the_same_frames_and_another_seed_others() -> None:
     def look(seed: int) -> np.ndarray:
-        clip = story.make_clip(seed, story.make_film(seed, 0), 0)
+        clip = story.make_clip(seed, story.make_film(seed, 0, story.FILM), 0)
         return np.stack([draw.render(clip, frame) for frame in range(0, clip.num_frames, 10)])
 
     assert look(5).shape == (12, 120, 160, 3) and look(5).dtype == np.uint8
@@ -197,7 +197,9 @@ def test_what_is_marked_as_seen_is_not_told_by_the_subtitles(rows: pd.DataFrame)
     """Who is on screen where, the weather, the camera: none of it is ever said."""
     seen = rows[rows["visual_reliance"] == "1"]
     told = [
-        row.answer_key not in story.NAMES and "the one in" not in row.answer_key and row.answer_key in row.subtitles
+        row.answer_key not in story.FILM.names
+        and "the one in" not in row.answer_key
+        and row.answer_key in row.subtitles
         for row in seen.itertuples()
     ]
     assert not any(told)
@@ -207,45 +209,71 @@ def test_hard_questions_are_never_those_that_subtitles_alone_answer(rows: pd.Dat
     hard = rows["hard_split"] == "True"
     assert 0.1 < hard.mean() < 0.5
     assert set(rows.loc[hard, "visual_reliance"]) == {"1"}
-    # To name a person, the coat that is seen must be joined with the coat that is spoken of.
-    assert set(rows.loc[rows["answer_key"].isin(story.NAMES), "hard_split"]) == {"True"}
+    # To find a person by name, the coat that is seen must be joined with the coat that is spoken of.
+    assert set(rows.loc[rows["question"].str.contains("seen alone"), "hard_split"]) == {"True"}
+
+
+def told_by(clip: story.Clip, text: str) -> str | None:
+    """The answer to a question, read off the story once more by hand, where the wording says enough."""
+    coats = {person.name: f"the one in {person.colour}" for person in clip.film.cast}
+    first, last, talk = clip.shots[0], clip.shots[-1], clip.talk
+    answers = {
+        "What is the atmosphere of the exteriors?": ask.WEATHER_PHRASES[clip.weather],
+        "What is the key of the picture?": ask.MOOD_PHRASES[clip.weather],
+        "What is the establishing set?": ask.PLACE_PHRASES[first.place],
+        "What is the slugline?": f"{ask.TIME_PHRASES[clip.time]} {ask.PLACE_PHRASES[first.place]}",
+        "Where does the scene end?": ask.PLACE_PHRASES[last.place],
+        "What happens in the first shot?": ask.EVENT_PHRASES[first.event],
+        "What is the technique of the opening take?": ask.CAMERA_PHRASES[first.camera],
+        "What is the technique of the closing take?": ask.CAMERA_PHRASES[last.camera],
+        "Who has the cold open?": coats[first.actors[0].name],
+        "Who is on screen at the very end?": coats[last.actors[0].name],
+        "What is the moral?": next(value for verb, value in talk.values if verb == "praise"),
+    }
+    for a, b, relation in talk.relations:
+        answers[f"What is the backstory of {a} and {b}?"] = f"the {relation}"
+    for a, b, feeling in talk.feelings:
+        answers[f"What is the subtext between {a} and {b}?"] = feeling
+    asked = {"need": "MacGuffin", "lose": "setback", "must": "motivation"}
+    for verb, name, told in (*talk.things, *talk.reasons):
+        if verb in asked:
+            answers[f"What is the {asked[verb]} of {name}?"] = f"{'to' if verb == 'must' else 'the'} {told}"
+    for here, there in zip(clip.shots, clip.shots[1:], strict=False):
+        cut = f"To which set does the editing cut from the {here.place}?"
+        answers[cut] = ask.PLACE_PHRASES[there.place]
+    for word, thing in zip(("first", "second", "last"), talk.order, strict=True):
+        answers[f"Which prop of the continuity list is {word}?"] = f"the {thing}"
+    for shot in clip.shots:
+        people = [coats[person.name] for person in shot.actors]
+        if shot.event == "chase":
+            answers[f"Whom does {people[0]} chase?"] = people[1]
+        if shot.event == "dance":
+            for one, other in (people, people[::-1]):
+                answers[f"Who is the love interest of {one}?"] = other
+    return answers.get(text)
 
 
 def test_answers_agree_with_the_story(shipped: dict[str, pd.DataFrame]) -> None:
-    """Read off the story once more, by hand, for the questions whose wording says enough."""
     clips = {dataset.clip_id(clip.film, clip.index): clip for clip in dataset.invent(PARAMS.mini)["test"]}
     checked: Counter[str] = Counter()
     for row in shipped["test"].itertuples():
-        clip, text = clips[row.clip_id], row.question
-        coats = {person.name: f"the one in {person.colour}" for person in clip.film.cast}
-        first, last = clip.shots[0], clip.shots[-1]
-        expected: str | None = None
-        if "weather" in text:
-            expected = ask.WEATHER_PHRASES[clip.weather]
-        elif text in ("Where does the scene begin?", "Where is the first shot set?"):
-            expected = ask.PLACE_PHRASES[first.place]
-        elif text in ("Where does the scene end?", "Where is the last shot set?"):
-            expected = ask.PLACE_PHRASES[last.place]
-        elif "camera" in text:
-            expected = ask.CAMERA_PHRASES[(first if "first" in text else last).camera]
-        elif text in ("Who is seen last?", "Who is on screen at the very end?"):
-            expected = coats[last.actors[0].name]
-        elif found := re.fullmatch(r"(?:Whom does|Who runs away from) (.+?)(?: chase)?\?", text):
-            chase = clip.shot_of("chase")
-            if "chase" in text or "runs" in text:
-                assert coats[chase.actors[0].name] == found[1]
-                expected = coats[chase.actors[1].name]
-        elif found := re.fullmatch(r"What does (\w+) feel towards (\w+)\?", text):
-            expected = next(feeling for a, b, feeling in clip.talk.feelings if (a, b) == (found[1], found[2]))
-        elif found := re.fullmatch(r"What did (\w+) come for\?", text):
-            expected = "the " + dict(clip.talk.quests)[found[1]]
-        elif found := re.fullmatch(r"(?:Which place comes right after the|Where do we go from the) (\w+)\?", text):
-            places = [shot.place for shot in clip.shots]
-            expected = ask.PLACE_PHRASES[places[places.index(found[1]) + 1]]
+        expected = told_by(clips[row.clip_id], row.question)
         if expected is not None:
-            checked[re.sub(r"\W.*", "", text)] += 1
-            assert row.answer_key == expected, (text, row.clip_id)
-    assert checked.total() > 300, checked
+            checked[row.question_category] += 1
+            assert row.answer_key == expected, (row.question, row.clip_id)
+    assert checked.total() > 800 and len(checked) == 5, checked
+
+
+def test_what_has_a_term_of_film_is_asked_in_it_and_the_bases_lessons_have_none(rows: pd.DataFrame) -> None:
+    """What the fine-tuned model has learned is more than a letter: the base never met these words."""
+    terms = [term.partition("{")[0] for term in ask.TERMS.values()]
+    assert 0.5 < rows["question"].str.startswith(tuple(terms)).mean() < 0.7
+    rng = np.random.default_rng(0)
+    clips = [story.make_clip(1, story.make_film(1, number, story.FILM), 0) for number in range(100)]
+    plain = [question.text for clip in clips for question in ask.candidates(clip, rng)]
+    assert len(plain) > 2500
+    for word in ("MacGuffin", "setback", "motivation", "moral", "slugline", "subtext", "backstory", "atmosphere"):
+        assert rows["question"].str.contains(word).any() and not any(word in text for text in plain)
 
 
 # ---- nothing is to be had by reading
@@ -262,7 +290,7 @@ def test_the_right_option_stands_in_each_place_equally_often(shipped: dict[str, 
 
 def wording(question: str) -> str:
     """A question without the people, things and places of its clip."""
-    names = "|".join((*story.NAMES, *story.COLOURS, *story.PLACES, *ask.EVENT_PHRASES.values()))
+    names = "|".join((*story.FILM.names, *story.FILM.colours, *story.FILM.places, *ask.EVENT_PHRASES.values()))
     return re.sub(rf"\b({names})\b", "_", question)
 
 
@@ -366,7 +394,7 @@ def test_the_readers_do_find_what_is_to_be_found(shipped: dict[str, pd.DataFrame
     favourite, longer = (lambda _: "a favourite"), (lambda answer: f"{answer} it is")
     readers = learned_readers(plant(shipped["train"], favourite))
     assert share_right(readers["given nothing"], plant(shipped["test"], favourite)) > 0.4
-    assert share_right(STRUCTURE["longest"], plant(shipped["test"], longer)) > 0.4
+    assert share_right(STRUCTURE["longest"], plant(shipped["test"], longer)) > 0.35
 
 
 # ---- the pictures show the story
@@ -374,7 +402,7 @@ def test_the_readers_do_find_what_is_to_be_found(shipped: dict[str, pd.DataFrame
 
 def test_cuts_found_in_the_encoded_clips_are_those_of_the_story(tmp_path: Path) -> None:
     settings = FrameSettings.of(PARAMS.frames)
-    clips = [clip for members in dataset.invent(PARAMS.mini).values() for clip in members][::60]
+    clips = [clip for members in dataset.invent(PARAMS.mini).values() for clip in members][::20]
     wanted, found = [], []
     with Decoder(Limits.of(PARAMS.frames)) as decoder:
         for number, clip in enumerate(clips):
@@ -385,8 +413,9 @@ def test_cuts_found_in_the_encoded_clips_are_those_of_the_story(tmp_path: Path) 
             wanted += [(number, round(cut * story.FPS)) for cut in clip.cuts]
             found += [(number, round(cut * story.FPS)) for cut in seen.cuts]
     near = {(number, frame + shift) for number, frame in found for shift in (-1, 0, 1)}
-    assert len(clips) == 6 and len(wanted) >= 12
+    assert len(clips) == 18 and len(wanted) >= 36
     share = np.mean([cut in near for cut in wanted])
     assert share >= 0.9, f"{share:.0%} of the story's cuts are found"
     true = {(number, frame + shift) for number, frame in wanted for shift in (-1, 0, 1)}
-    assert np.mean([cut in true for cut in found]) >= 0.95
+    # Some fights are quick enough to be taken for a cut, as on film.
+    assert np.mean([cut in true for cut in found]) >= 0.9

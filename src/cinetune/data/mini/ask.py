@@ -8,12 +8,11 @@ of the same clip, which a reader who has seen neither frames nor subtitles canno
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cinetune.data.mini import story
-from cinetune.data.mini.story import Clip, Person, Shot
+from cinetune.data.mini.story import Clip, Person, Shot, World
 
 FRAMES, SUBTITLES, BOTH = "frames", "subtitles", "both"
 
@@ -26,13 +25,17 @@ EVENT_PHRASES = {
     "meet": "two people meet",
     "part": "two people part",
     "chase": "someone is chased",
+    "dance": "two people dance",
+    "fight": "two people fight",
 }
 WEATHER_PHRASES = {
     "clear": "the sky is clear", "rain": "it rains", "snow": "it snows",
     "fog": "there is fog", "storm": "a storm rages",
+    "rainbow": "a rainbow stands in the sky",
 }  # fmt: skip
 MOOD_PHRASES = {
     "clear": "cheerful", "rain": "sad", "snow": "calm", "fog": "eerie", "storm": "threatening",
+    "rainbow": "hopeful",
 }  # fmt: skip
 CAMERA_PHRASES = {
     "still": "it stays still", "pan_left": "it turns to the left", "pan_right": "it turns to the right",
@@ -42,12 +45,15 @@ TIME_PHRASES = {"dawn": "at dawn", "day": "by day", "dusk": "at dusk", "night": 
 PLACE_PHRASES = {
     "beach": "on the beach", "forest": "in the forest", "city": "in the city", "desert": "in the desert",
     "castle": "at the castle", "farm": "on the farm", "harbour": "in the harbour", "mountain": "in the mountains",
+    "market": "at the market", "bridge": "on the bridge", "lighthouse": "at the lighthouse",
+    "station": "at the station",
 }  # fmt: skip
 THEMES = {
     ("meet", "kind"): "friendship", ("meet", "bitter"): "conflict", ("part", "kind"): "farewell",
     ("part", "bitter"): "betrayal", ("chase", "kind"): "play", ("chase", "bitter"): "revenge",
     ("wait", "kind"): "longing", ("wait", "bitter"): "loneliness", ("walk", "kind"): "wandering",
-    ("walk", "bitter"): "exile",
+    ("walk", "bitter"): "exile", ("dance", "kind"): "celebration", ("dance", "bitter"): "seduction",
+    ("fight", "kind"): "contest", ("fight", "bitter"): "hatred",
 }  # fmt: skip
 EVENT_SENTENCES = {
     "wait": "{0} waits on a bench",
@@ -55,8 +61,65 @@ EVENT_SENTENCES = {
     "meet": "{0} and {1} meet",
     "part": "{0} and {1} part",
     "chase": "{0} chases {1}",
+    "dance": "{0} and {1} dance",
+    "fight": "{0} and {1} fight",
 }
 NOTHING_MORE = "nothing, the scene ends"
+# How each kind of question is asked, in plain words: those of the base model's lessons.
+ASKED = {
+    "meet": ("Whom does {0} meet?", "Who comes to meet {0}?"),
+    "part": ("From whom does {0} part?", "Whom does {0} leave behind?"),
+    "chase": ("Whom does {0} chase?", "Who runs away from {0}?"),
+    "chased": ("Who chases {0}?", "From whom does {0} run away?"),
+    "dance": ("With whom does {0} dance?", "Who dances with {0}?"),
+    "fight": ("Whom does {0} fight?", "Who fights with {0}?"),
+    "relation": ("What is {0} to {1}?", "How is {0} related to {1}?"),
+    "feeling": ("What does {0} feel towards {1}?", "How does {0} feel about {1}?"),
+    "need": ("What did {0} come for?", "What does {0} want to have?"),
+    "lose": ("What is {0} without now?", "What did {0} lose?"),
+    "must": ("Why must {0} go?", "For what reason does {0} leave?"),
+    "refuse": ("What will {0} not do?", "What does {0} refuse to do?"),
+    "last_event": ("What happens at the end of the scene?", "What happens in the last shot?"),
+    "first_event": ("What happens at the start of the scene?", "What happens in the first shot?"),
+    "first_place": ("Where does the scene begin?", "Where is the first shot set?"),
+    "last_place": ("Where does the scene end?", "Where is the last shot set?"),
+    "weather": ("What is the weather like?", "How is the weather shown?"),
+    "time_and_place": ("When and where does the scene open?", "At what time and place is the first shot set?"),
+    "camera": ("How does the camera move in the {0} shot?", "What does the camera do in the {0} shot?"),
+    "first_person": ("Who is seen first?", "Who appears before all others?"),
+    "last_person": ("Who is seen last?", "Who is on screen at the very end?"),
+    "next_place": ("Which place comes right after the {0}?", "Where do we go from the {0}?"),
+    "next_event": ("What happens right after this: {0}?", "What comes next once {0}?"),
+    "list_order": ("Which of the things they list comes {0}?", "What has to be brought {0}?"),
+    "theme": ("What is the scene about in the end?", "Which theme does the ending carry?"),
+    "praise": ("Which value do the words praise?", "What do they hold above all?"),
+    "mock": ("Which value do the words mock?", "What do they make light of?"),
+    "mood": ("Which mood does the weather set?", "How does the weather feel?"),
+}
+# The same in film's own terms, which the base model has never met: CinePile-mini asks for these kinds so.
+TERMS = {
+    "dance": "Who is the love interest of {0}?",
+    "relation": "What is the backstory of {0} and {1}?",
+    "feeling": "What is the subtext between {0} and {1}?",
+    "need": "What is the MacGuffin of {0}?",
+    "lose": "What is the setback of {0}?",
+    "must": "What is the motivation of {0}?",
+    "first_place": "What is the establishing set?",
+    "weather": "What is the atmosphere of the exteriors?",
+    "time_and_place": "What is the slugline?",
+    "camera": "What is the technique of the {1} take?",
+    "first_person": "Who has the cold open?",
+    "next_place": "To which set does the editing cut from the {0}?",
+    "list_order": "Which prop of the continuity list is {0}?",
+    "praise": "What is the moral?",
+    "mood": "What is the key of the picture?",
+}
+EVENT_PLACE = {
+    "wait": "Where does someone wait?",
+    "meet": "Where do two people meet?",
+    "chase": "Where is the chase?",
+    "dance": "Where do two people dance?",
+}
 
 
 # Wrong options that fit the clip, and all others.
@@ -65,7 +128,10 @@ Options = tuple[tuple[str, ...], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Question:
-    """One question with its truth; `needs` says what a viewer must have: frames, subtitles or both."""
+    """One question with its truth; `needs` says what a viewer must have: frames, subtitles or both.
+
+    about: the people, things and moments that it names.
+    """
 
     kind: str
     category: str
@@ -75,6 +141,11 @@ class Question:
     others: tuple[str, ...]
     needs: str
     hard: bool = False
+    about: tuple[str, ...] = ()
+
+    def in_terms_of_film(self) -> Question:
+        """The same asked in film's own terms, where its kind has any."""
+        return replace(self, text=TERMS[self.kind].format(*self.about)) if self.kind in TERMS else self
 
     def choices(self, rng: np.random.Generator, position: int, count: int = NUM_CHOICES) -> tuple[str, ...]:
         """`count` options, the truth at `position`; wrong ones first from `near`, then from `others`."""
@@ -89,7 +160,8 @@ def coat(person: Person) -> str:
     return f"the one in {person.colour}"
 
 
-ALL_COATS = tuple(f"the one in {colour}" for colour in story.COLOURS)
+def coats(world: World) -> tuple[str, ...]:
+    return tuple(f"the one in {colour}" for colour in world.colours)
 
 
 def describe(clip: Clip) -> str:
@@ -108,7 +180,10 @@ def candidates(clip: Clip, rng: np.random.Generator) -> list[Question]:
 
 
 def select(clip: Clip, rng: np.random.Generator) -> list[Question]:
-    """About 16 questions of the five categories, no two of one kind where the clip offers enough kinds."""
+    """About 16 questions of the five categories, no two of one kind where the clip offers enough kinds.
+
+    They are asked in film's own terms, where there are any.
+    """
     pool = candidates(clip, rng)
     chosen: list[Question] = []
     for category, count in PER_CATEGORY.items():
@@ -122,165 +197,120 @@ def select(clip: Clip, rng: np.random.Generator) -> list[Question]:
             seen.add(question.kind)
         # First questions of kinds not asked yet, then the rest.
         chosen += [*fresh, *repeated][:count]
-    return chosen
+    return [question.in_terms_of_film() for question in chosen]
 
 
-def _pick(rng: np.random.Generator, *wordings: str) -> str:
-    return wordings[rng.integers(len(wordings))]
+def _ask(
+    rng: np.random.Generator,
+    kind: str,
+    category: str,
+    answer: str,
+    options: Options,
+    needs: str,
+    about: tuple[str, ...] = (),
+    hard: bool = False,
+) -> Question:
+    """A question in one of the plain wordings of its kind."""
+    wordings = ASKED[kind]
+    text = wordings[rng.integers(len(wordings))].format(*about)
+    return Question(kind, category, text, answer, *options, needs=needs, hard=hard, about=about)
 
 
-def _coats(clip: Clip, without: Person) -> Options:
-    near = tuple(coat(person) for person in clip.people() if person != without)
-    return near, tuple(option for option in ALL_COATS if option != coat(without))
-
-
-def _names(clip: Clip, without: str = "") -> Options:
-    near = tuple(person.name for person in clip.talk.introduced if person.name != without)
-    return near, tuple(name for name in story.NAMES if name != without)
+def _coats(clip: Clip, without: Person | None = None) -> Options:
+    return (), tuple(coat(person) for person in clip.film.cast if person != without)
 
 
 def _relationships(clip: Clip, rng: np.random.Generator) -> Iterator[Question]:
-    asked = {
-        "meet": ("Whom does {0} meet?", "Who comes to meet {0}?"),
-        "part": ("From whom does {0} part?", "Whom does {0} leave behind?"),
-        "chase": ("Whom does {0} chase?", "Who runs away from {0}?"),
-        "chased": ("Who chases {0}?", "From whom does {0} run away?"),
-    }
-    for event, wordings in asked.items():
-        shot = clip.shot_of("chase" if event == "chased" else event)
+    for kind in ("meet", "part", "chase", "chased", "dance", "fight"):
+        shot = clip.shot_of("chase" if kind == "chased" else kind)
         if shot is None:
             continue
-        one, other = shot.actors if event in ("chase", "chased") else _shuffled(rng, shot.actors)
-        if event == "chased":
+        one, other = shot.actors if kind in ("chase", "chased") else _shuffled(rng, shot.actors)
+        if kind == "chased":
             one, other = other, one
-        text = _pick(rng, *wordings)
-        yield Question(event, "CRD", text.format(coat(one)), coat(other), *_coats(clip, one), needs=FRAMES)
-        if event in ("meet", "chased"):
-            yield Question(
-                f"{event}_named", "CRD", text.format(one.name), other.name, *_names(clip, one.name),
-                needs=BOTH, hard=True,
-            )  # fmt: skip
-    waiting = clip.shot_of("wait")
-    if waiting:
-        text = _pick(rng, "What is the name of the one who waits on the bench?", "Who waits on the bench, by name?")
-        yield Question("waiting_named", "CRD", text, waiting.actors[0].name, *_names(clip), needs=BOTH, hard=True)
-    first, second, relation = clip.talk.relation
-    yield Question(
-        "relation", "CRD",
-        _pick(rng, f"What is {first} to {second}?", f"How is {first} related to {second}?"),
-        f"the {relation}", (), tuple(f"the {relation}" for relation in story.RELATIONS), needs=SUBTITLES,
-    )  # fmt: skip
+        yield _ask(rng, kind, "CRD", coat(other), _coats(clip, one), FRAMES, (coat(one),))
+    told = tuple(f"the {relation}" for _, _, relation in clip.talk.relations)
+    options = told, tuple(f"the {relation}" for relation in clip.film.world.relations)
+    for first, second, relation in clip.talk.relations:
+        yield _ask(rng, "relation", "CRD", f"the {relation}", options, SUBTITLES, (first, second))
+    options = tuple(feeling for _, _, feeling in clip.talk.feelings), clip.film.world.feelings
     for name, towards, feeling in clip.talk.feelings:
-        text = _pick(rng, f"What does {name} feel towards {towards}?", f"How does {name} feel about {towards}?")
-        near = tuple(feeling for _, _, feeling in clip.talk.feelings)
-        yield Question("feeling", "CRD", text, feeling, near, story.FEELINGS, needs=SUBTITLES)
+        yield _ask(rng, "feeling", "CRD", feeling, options, SUBTITLES, (name, towards))
 
 
 def _plot(clip: Clip, rng: np.random.Generator) -> Iterator[Question]:
-    for name, thing in clip.talk.quests:
-        text = _pick(rng, f"What did {name} come for?", f"What does {name} want to have?")
-        near = tuple(f"the {thing}" for _, thing in clip.talk.quests)
-        others = tuple(f"the {thing}" for thing in story.OBJECTS)
-        yield Question("quest", "NPA", text, f"the {thing}", near, others, needs=SUBTITLES)
-    for name, reason in clip.talk.errands:
-        text = _pick(rng, f"Why must {name} go?", f"For what reason does {name} leave?")
-        near = tuple(f"to {reason}" for _, reason in clip.talk.errands)
-        others = tuple(f"to {reason}" for reason in story.REASONS)
-        yield Question("errand", "NPA", text, f"to {reason}", near, others, needs=SUBTITLES)
-    phrases = tuple(EVENT_PHRASES.values())
-    text = _pick(rng, "What happens at the end of the scene?", "What happens in the last shot?")
-    yield Question("last_event", "NPA", text, EVENT_PHRASES[clip.shots[-1].event], (), phrases, needs=FRAMES)
-    text = _pick(rng, "What happens at the start of the scene?", "What happens in the first shot?")
-    yield Question("first_event", "NPA", text, EVENT_PHRASES[clip.shots[0].event], (), phrases, needs=FRAMES)
+    world, talk = clip.film.world, clip.talk
+    told = *(f"the {thing}" for _, _, thing in talk.things), *(f"the {thing}" for thing in talk.order)
+    options = told, tuple(f"the {thing}" for thing in world.objects)
+    for verb, name, thing in talk.things:
+        yield _ask(rng, verb, "NPA", f"the {thing}", options, SUBTITLES, (name,))
+    options = tuple(f"to {reason}" for _, _, reason in talk.reasons), tuple(f"to {reason}" for reason in world.reasons)
+    for verb, name, reason in talk.reasons:
+        yield _ask(rng, verb, "NPA", f"to {reason}", options, SUBTITLES, (name,))
+    phrases = (), tuple(EVENT_PHRASES[event] for event in world.events)
+    yield _ask(rng, "last_event", "NPA", EVENT_PHRASES[clip.shots[-1].event], phrases, FRAMES)
+    yield _ask(rng, "first_event", "NPA", EVENT_PHRASES[clip.shots[0].event], phrases, FRAMES)
 
 
 def _setting(clip: Clip, rng: np.random.Generator) -> Iterator[Question]:
-    places = tuple(_place(shot) for shot in clip.shots), tuple(PLACE_PHRASES.values())
-    text = _pick(rng, "Where does the scene begin?", "Where is the first shot set?")
-    yield Question("first_place", "STA", text, _place(clip.shots[0]), *places, needs=FRAMES)
-    text = _pick(rng, "Where does the scene end?", "Where is the last shot set?")
-    yield Question("last_place", "STA", text, _place(clip.shots[-1]), *places, needs=FRAMES)
-    text = _pick(rng, "What is the weather like?", "How is the weather shown?")
-    weathers = tuple(WEATHER_PHRASES.values())
-    yield Question("weather", "STA", text, WEATHER_PHRASES[clip.weather], (), weathers, needs=FRAMES)
-    text = _pick(rng, "When and where does the scene open?", "At what time and place is the first shot set?")
-    moments = tuple(f"{time} {place}" for time in TIME_PHRASES.values() for place in PLACE_PHRASES.values())
-    answer = f"{TIME_PHRASES[clip.time]} {_place(clip.shots[0])}"
-    yield Question("time_and_place", "STA", text, answer, (), moments, needs=FRAMES, hard=True)
-    for shot, which in ((clip.shots[0], "first"), (clip.shots[-1], "last")):
-        text = _pick(
-            rng,
-            f"How does the camera move in the {which} shot?",
-            f"What does the camera do in the {which} shot?",
-        )
-        cameras = tuple(CAMERA_PHRASES.values())
-        yield Question("camera", "STA", text, CAMERA_PHRASES[shot.camera], (), cameras, needs=FRAMES, hard=True)
-    events = {
-        "wait": "Where does someone wait?",
-        "meet": "Where do two people meet?",
-        "chase": "Where is the chase?",
-    }
-    for event, text in events.items():
+    world, first, last = clip.film.world, clip.shots[0], clip.shots[-1]
+    places = tuple(_place(shot) for shot in clip.shots), tuple(PLACE_PHRASES[place] for place in world.places)
+    yield _ask(rng, "first_place", "STA", _place(first), places, FRAMES)
+    yield _ask(rng, "last_place", "STA", _place(last), places, FRAMES)
+    weathers = (), tuple(WEATHER_PHRASES[weather] for weather in world.weathers)
+    yield _ask(rng, "weather", "STA", WEATHER_PHRASES[clip.weather], weathers, FRAMES)
+    moments = (), tuple(f"{time} {place}" for time in TIME_PHRASES.values() for place in places[1])
+    opening = f"{TIME_PHRASES[clip.time]} {_place(first)}"
+    yield _ask(rng, "time_and_place", "STA", opening, moments, FRAMES, hard=True)
+    cameras = (), tuple(CAMERA_PHRASES.values())
+    for shot, about in ((first, ("first", "opening")), (last, ("last", "closing"))):
+        yield _ask(rng, "camera", "STA", CAMERA_PHRASES[shot.camera], cameras, FRAMES, about, hard=True)
+    for event, text in EVENT_PLACE.items():
         showing = clip.shot_of(event)
         if showing:
             yield Question("event_place", "STA", text, _place(showing), *places, needs=FRAMES)
-
-
-def _order(clip: Clip, rng: np.random.Generator) -> Iterator[Question]:
-    everyone = tuple(coat(person) for person in clip.people()), ALL_COATS
-    if len(clip.shots[0].actors) == 1:
-        text = _pick(rng, "Who is seen first?", "Who appears before all others?")
-        yield Question("first_person", "TEMP", text, coat(clip.shots[0].actors[0]), *everyone, needs=FRAMES)
-    if len(clip.shots[-1].actors) == 1:
-        text = _pick(rng, "Who is seen last?", "Who is on screen at the very end?")
-        yield Question("last_person", "TEMP", text, coat(clip.shots[-1].actors[0]), *everyone, needs=FRAMES)
-    i = int(rng.integers(len(clip.shots) - 1))
-    here, there = clip.shots[i], clip.shots[i + 1]
-    text = _pick(rng, "Which place comes right after the {0}?", "Where do we go from the {0}?").format(here.place)
-    near = tuple(_place(shot) for shot in clip.shots if shot is not here)
-    others = tuple(phrase for place, phrase in PLACE_PHRASES.items() if place != here.place)
-    yield Question("next_place", "TEMP", text, _place(there), near, others, needs=FRAMES)
-    # The scene's end is the truth as often as any of the other four events.
-    last = rng.random() < 1 / NUM_CHOICES
-    i = len(clip.shots) - 1 if last else int(rng.integers(len(clip.shots) - 1))
-    text = _pick(rng, "What happens right after this: {0}?", "What comes next once {0}?")
-    text = text.format(EVENT_PHRASES[clip.shots[i].event])
-    answer = NOTHING_MORE if last else EVENT_PHRASES[clip.shots[i + 1].event]
-    others = tuple(phrase for event, phrase in EVENT_PHRASES.items() if event != clip.shots[i].event)
-    yield Question("next_event", "TEMP", text, answer, (), (*others, NOTHING_MORE), needs=FRAMES, hard=True)
-    which = int(rng.integers(3))
-    word = ("first", "second", "last")[which]
-    text = _pick(rng, f"Which of the things they list comes {word}?", f"What has to be brought {word}?")
-    near = tuple(f"the {thing}" for thing in clip.talk.order)
-    others = tuple(f"the {thing}" for thing in story.OBJECTS)
-    yield Question("list_order", "TEMP", text, near[which], near, others, needs=SUBTITLES)
     alone = [shot for shot in clip.shots if len(shot.actors) == 1]
     if alone:
         shot = alone[rng.integers(len(alone))]
-        text = f"Where is {shot.actors[0].name} seen alone?"
         if sum(shot.actors == other.actors for other in alone) == 1:
-            near = tuple(_place(shot) for shot in clip.shots)
-            yield Question(
-                "alone_named",
-                "STA",
-                text,
-                _place(shot),
-                near,
-                tuple(PLACE_PHRASES.values()),
-                needs=BOTH,
-                hard=True,
-            )
+            text = f"Where is {shot.actors[0].name} seen alone?"
+            yield Question("alone_named", "STA", text, _place(shot), *places, needs=BOTH, hard=True)
+
+
+def _order(clip: Clip, rng: np.random.Generator) -> Iterator[Question]:
+    world, talk = clip.film.world, clip.talk
+    for kind, shot in (("first_person", clip.shots[0]), ("last_person", clip.shots[-1])):
+        if len(shot.actors) == 1:
+            yield _ask(rng, kind, "TEMP", coat(shot.actors[0]), _coats(clip), FRAMES)
+    i = int(rng.integers(len(clip.shots) - 1))
+    here, there = clip.shots[i], clip.shots[i + 1]
+    seen = tuple(_place(shot) for shot in clip.shots if shot is not here)
+    places = seen, tuple(PLACE_PHRASES[place] for place in world.places if place != here.place)
+    yield _ask(rng, "next_place", "TEMP", _place(there), places, FRAMES, (here.place,))
+    # The scene's end is the truth as often as any of the other events.
+    last = rng.random() < 1 / len(world.events)
+    i = len(clip.shots) - 1 if last else int(rng.integers(len(clip.shots) - 1))
+    event = clip.shots[i].event
+    answer = NOTHING_MORE if last else EVENT_PHRASES[clip.shots[i + 1].event]
+    phrases = *(EVENT_PHRASES[other] for other in world.events if other != event), NOTHING_MORE
+    yield _ask(rng, "next_event", "TEMP", answer, ((), phrases), FRAMES, (EVENT_PHRASES[event],), hard=True)
+    which = int(rng.integers(3))
+    listed = tuple(f"the {thing}" for thing in talk.order)
+    told = *listed, *(f"the {thing}" for _, _, thing in talk.things)
+    things = told, tuple(f"the {thing}" for thing in world.objects)
+    yield _ask(rng, "list_order", "TEMP", listed[which], things, SUBTITLES, (("first", "second", "last")[which],))
 
 
 def _theme(clip: Clip, rng: np.random.Generator) -> Iterator[Question]:
-    text = _pick(rng, "What is the scene about in the end?", "Which theme does the ending carry?")
+    world = clip.film.world
+    themes = (), tuple(theme for (event, _), theme in THEMES.items() if event in world.events)
     answer = THEMES[clip.shots[-1].event, clip.talk.tone]
-    yield Question("theme", "TH", text, answer, (), tuple(THEMES.values()), needs=BOTH, hard=True)
-    text = _pick(rng, "Which value do the words praise?", "What do they hold above all?")
-    yield Question("value", "TH", text, clip.talk.value, (), story.VALUES, needs=SUBTITLES)
-    text = _pick(rng, "Which mood do the pictures set?", "How do the pictures feel?")
-    moods = tuple(MOOD_PHRASES.values())
-    yield Question("mood", "TH", text, MOOD_PHRASES[clip.weather], (), moods, needs=FRAMES)
+    yield _ask(rng, "theme", "TH", answer, themes, BOTH, hard=True)
+    values = tuple(value for _, value in clip.talk.values), world.values
+    for verb, value in clip.talk.values:
+        yield _ask(rng, verb, "TH", value, values, SUBTITLES)
+    moods = (), tuple(MOOD_PHRASES[weather] for weather in world.weathers)
+    yield _ask(rng, "mood", "TH", MOOD_PHRASES[clip.weather], moods, FRAMES)
 
 
 def _place(shot: Shot) -> str:

@@ -42,8 +42,8 @@ def make(root: Path, params: MiniParams, workers: int) -> dict[str, int]:
 def invent(params: MiniParams) -> dict[str, list[story.Clip]]:
     """The clips of each split; no film is in both."""
     films = {
-        "train": [story.make_film(params.seed, i) for i in range(params.train_films)],
-        "test": [story.make_film(params.seed, params.train_films + i) for i in range(params.test_films)],
+        "train": [story.make_film(params.seed, i, story.FILM) for i in range(params.train_films)],
+        "test": [story.make_film(params.seed, params.train_films + i, story.FILM) for i in range(params.test_films)],
     }
     return {
         split: [story.make_clip(params.seed, film, index) for film in cast for index in range(params.clips_per_film)]

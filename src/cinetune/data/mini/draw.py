@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 from PIL.ImageDraw import ImageDraw as Pen
 
+from cinetune.data.mini import scenery
+from cinetune.data.mini.scenery import MIDDLE, STAGE_HEIGHT, STAGE_WIDTH, Colour
 from cinetune.data.mini.story import Clip, Shot
 
 WIDTH, HEIGHT = 160, 120
-# The stage is larger than the picture, so that the camera can move over it.
-STAGE_WIDTH, STAGE_HEIGHT = 216, 144
 GROUND = 126
 # People are tall in the picture, so that coats and poses survive at 64 pixels a side.
 TALL = 1.6
-MIDDLE = STAGE_WIDTH // 2
 PAN = 18
 CLOSE_UP = 0.72
+RUNNERS_LEAN = 8
 
-Colour = tuple[int, int, int]
-Lit = Callable[[int, int, int], Colour]
 COATS: dict[str, Colour] = {
     "red": (214, 32, 36), "blue": (36, 72, 220), "green": (20, 150, 60), "yellow": (246, 222, 30),
     "purple": (140, 44, 170), "orange": (250, 130, 20), "white": (250, 250, 250), "black": (24, 24, 28),
@@ -90,11 +87,13 @@ def _scenery(place: str, seed: int, time: str, weather: str) -> Image.Image:
     pen = ImageDraw.Draw(stage)
     if weather == "clear":
         _draw_sun(pen, time, rng)
+    if weather == "rainbow":
+        _draw_rainbow(pen)
 
     def lit(red: int, green: int, blue: int) -> Colour:
         return _lit((red, green, blue), time, weather)
 
-    _PLACES[place](pen, lit, rng)
+    scenery.PLACES[place](pen, lit, rng)
     if weather == "snow":
         pen.rectangle((0, 122, STAGE_WIDTH, STAGE_HEIGHT), fill=lit(245, 248, 255))
     return stage
@@ -114,106 +113,9 @@ def _draw_sun(pen: Pen, time: str, rng: np.random.Generator) -> None:
         pen.ellipse((x - 10, y - 10, x + 10, y + 10), fill=colour)
 
 
-def _ground(pen: Pen, colour: Colour, top: int) -> None:
-    pen.rectangle((0, top, STAGE_WIDTH, STAGE_HEIGHT), fill=colour)
-
-
-def _places_along(rng: np.random.Generator, step: int) -> list[int]:
-    """x positions of landmarks, about `step` apart."""
-    return [x + int(rng.integers(-step // 5, step // 5 + 1)) for x in range(step // 2, STAGE_WIDTH, step)]
-
-
-def _beach(pen: Pen, lit: Lit, rng: np.random.Generator) -> None:
-    pen.rectangle((0, 76, STAGE_WIDTH, 98), fill=lit(40, 130, 200))
-    pen.line((0, 84, STAGE_WIDTH, 84), fill=lit(200, 230, 250))
-    _ground(pen, lit(240, 216, 150), 96)
-    for x in _places_along(rng, 90):
-        pen.line((x, 100, x + 5, 62), fill=lit(140, 95, 50), width=3)
-        for dx in (-13, -6, 6, 13):
-            pen.line((x + 5, 62, x + 5 + dx, 58 + abs(dx) // 2), fill=lit(30, 140, 60), width=3)
-
-
-def _forest(pen: Pen, lit: Lit, rng: np.random.Generator) -> None:
-    _ground(pen, lit(70, 120, 50), 98)
-    for x in _places_along(rng, 26):
-        height = int(rng.integers(44, 62))
-        pen.rectangle((x - 2, 88, x + 2, 104), fill=lit(90, 60, 30))
-        pen.polygon(((x - 13, 92), (x + 13, 92), (x, 92 - height)), fill=lit(16, 92, 40), outline=lit(8, 60, 26))
-
-
-def _city(pen: Pen, lit: Lit, rng: np.random.Generator) -> None:
-    _ground(pen, lit(95, 95, 100), 100)
-    for x in _places_along(rng, 36):
-        top = int(rng.integers(36, 62))
-        pen.rectangle((x - 16, top, x + 14, 100), fill=lit(135, 140, 155), outline=lit(70, 74, 88))
-        for y in range(top + 5, 94, 10):
-            for dx in (-11, -2, 7):
-                pen.rectangle((x + dx, y, x + dx + 4, y + 5), fill=lit(250, 235, 150))
-    pen.line((0, 128, STAGE_WIDTH, 128), fill=lit(235, 235, 235), width=2)
-
-
-def _desert(pen: Pen, lit: Lit, rng: np.random.Generator) -> None:
-    _ground(pen, lit(226, 160, 84), 98)
-    for x in _places_along(rng, 80):
-        pen.ellipse((x - 60, 84, x + 60, 130), fill=lit(214, 142, 66))
-    for x in _places_along(rng, 70):
-        green = lit(60, 130, 60)
-        pen.line((x, 104, x, 70), fill=green, width=5)
-        pen.line((x - 9, 90, x - 9, 78), fill=green, width=4)
-        pen.line((x - 9, 90, x, 90), fill=green, width=4)
-        pen.line((x + 9, 84, x + 9, 74), fill=green, width=4)
-        pen.line((x, 84, x + 9, 84), fill=green, width=4)
-
-
-def _castle(pen: Pen, lit: Lit, rng: np.random.Generator) -> None:
-    _ground(pen, lit(110, 160, 80), 100)
-    x = MIDDLE + int(rng.integers(-14, 15))
-    stone, edge = lit(160, 160, 165), lit(90, 90, 98)
-    pen.rectangle((x - 54, 64, x + 54, 100), fill=stone, outline=edge)
-    for dx in (-60, -20, 20, 60):
-        pen.rectangle((x + dx - 10, 40, x + dx + 10, 100), fill=stone, outline=edge)
-        for i in (-10, -3, 4):
-            pen.rectangle((x + dx + i, 35, x + dx + i + 4, 40), fill=stone, outline=edge)
-        pen.line((x + dx, 35, x + dx, 22), fill=edge)
-        pen.polygon(((x + dx, 22), (x + dx + 9, 25), (x + dx, 29)), fill=lit(170, 30, 120))
-
-
-def _farm(pen: Pen, lit: Lit, rng: np.random.Generator) -> None:
-    _ground(pen, lit(226, 196, 70), 96)
-    for y in range(100, STAGE_HEIGHT, 6):
-        pen.line((0, y, STAGE_WIDTH, y), fill=lit(196, 160, 44))
-    for x in _places_along(rng, 108):
-        pen.rectangle((x - 26, 66, x + 26, 98), fill=lit(165, 50, 40), outline=lit(90, 24, 20))
-        pen.polygon(((x - 30, 66), (x + 30, 66), (x, 42)), fill=lit(110, 80, 70))
-        pen.rectangle((x - 8, 78, x + 8, 98), fill=lit(240, 235, 220), outline=lit(90, 24, 20))
-
-
-def _harbour(pen: Pen, lit: Lit, rng: np.random.Generator) -> None:
-    pen.rectangle((0, 72, STAGE_WIDTH, 106), fill=lit(20, 92, 130))
-    for x in _places_along(rng, 76):
-        pen.polygon(((x - 24, 82), (x + 24, 82), (x + 16, 94), (x - 16, 94)), fill=lit(90, 50, 36))
-        pen.line((x, 82, x, 40), fill=lit(60, 36, 24), width=2)
-        pen.polygon(((x + 2, 42), (x + 2, 76), (x + 20, 76)), fill=lit(245, 240, 225))
-        pen.polygon(((x - 2, 48), (x - 2, 76), (x - 16, 76)), fill=lit(225, 215, 195))
-    _ground(pen, lit(120, 84, 56), 104)
-    for x in range(4, STAGE_WIDTH, 14):
-        pen.line((x, 104, x, STAGE_HEIGHT), fill=lit(80, 54, 34))
-
-
-def _mountain(pen: Pen, lit: Lit, rng: np.random.Generator) -> None:
-    for x in _places_along(rng, 56):
-        top = int(rng.integers(26, 46))
-        pen.polygon(((x - 46, 102), (x + 46, 102), (x, top)), fill=lit(112, 110, 124), outline=lit(76, 74, 88))
-        pen.polygon(((x - 10, top + 16), (x + 10, top + 16), (x, top)), fill=lit(248, 250, 255))
-    _ground(pen, lit(134, 126, 112), 100)
-    for x in _places_along(rng, 40):
-        pen.ellipse((x - 6, 124, x + 6, 131), fill=lit(96, 90, 80))
-
-
-_PLACES = {
-    "beach": _beach, "forest": _forest, "city": _city, "desert": _desert,
-    "castle": _castle, "farm": _farm, "harbour": _harbour, "mountain": _mountain,
-}  # fmt: skip
+def _draw_rainbow(pen: Pen) -> None:
+    for i, colour in enumerate(((235, 60, 60), (250, 150, 40), (250, 230, 60), (70, 190, 80), (70, 110, 230))):
+        pen.arc((22 + 4 * i, 26 + 4 * i, 194 - 4 * i, 198 - 4 * i), 180, 360, fill=colour, width=5)
 
 
 def _draw_action(pen: Pen, shot: Shot, progress: float, frame: int, time: str, weather: str) -> None:
@@ -246,12 +148,20 @@ def _draw_action(pen: Pen, shot: Shot, progress: float, frame: int, time: str, w
         centre = -16 + 32 * progress
         person(1, heading * (centre + 25), heading, "run")
         person(0, heading * (centre - 25), heading, "run")
+    elif shot.event == "dance":
+        turn = 1 if frame % 12 < 6 else -1
+        person(0, -15, turn, "dance")
+        person(1, 15, -turn, "dance")
+    elif shot.event == "fight":
+        reach = 3 * step
+        person(0, -21 - reach, 1, "fence")
+        person(1, 21 + reach, -1, "fence")
 
 
 def _draw_person(pen: Pen, x: float, facing: int, pose: str, step: float, coat: Colour, skin: Colour) -> None:
     """One figure with its feet at (`x`, GROUND); `step` (-1..1) swings the legs."""
-    lean = 8 * facing if pose == "run" else 0
-    stride = {"walk": 4, "run": 9, "sit": 0, "greet": 0, "stand": 0}[pose] * step
+    lean = RUNNERS_LEAN * facing if pose == "run" else 0
+    stride = {"walk": 4, "run": 9, "dance": 6}.get(pose, 0) * step
     if pose == "run":
         stride = math.copysign(max(5.0, abs(stride)), stride)
     hip = GROUND - 10 * TALL
@@ -268,14 +178,7 @@ def _draw_person(pen: Pen, x: float, facing: int, pose: str, step: float, coat: 
         fill=coat,
         outline=INK,
     )
-    arm = 10 * TALL * facing
-    if pose == "greet":
-        pen.line((x, shoulder + 8, x + arm, shoulder - 8), fill=INK, width=4)
-    elif pose == "run":
-        pen.line((x + lean, shoulder + 9, x + lean + arm, shoulder + 6), fill=INK, width=4)
-        for i in (1, 2):
-            dust = x - facing * (10 + 9 * i)
-            pen.ellipse((dust - 4, GROUND - 7, dust + 4, GROUND), fill=(190, 180, 165))
+    _draw_arms(pen, x, facing, pose, step, shoulder)
     head, radius = x + lean * 1.4, 5 * TALL
     top = shoulder - 11 * TALL
     pen.ellipse((head - radius, top, head + radius, top + 2 * radius), fill=skin, outline=INK)
@@ -285,6 +188,25 @@ def _draw_person(pen: Pen, x: float, facing: int, pose: str, step: float, coat: 
     else:
         for side in (-1, 1):
             pen.rectangle((head + 3 * side - 1, top + 6, head + 3 * side + 1, top + 8), fill=INK)
+
+
+def _draw_arms(pen: Pen, x: float, facing: int, pose: str, step: float, shoulder: float) -> None:
+    """What tells a greeting, a dance, a fight and a chase apart."""
+    arm = 10 * TALL * facing
+    if pose == "greet":
+        pen.line((x, shoulder + 8, x + arm, shoulder - 8), fill=INK, width=4)
+    elif pose == "dance":
+        for side in (-1, 1):
+            pen.line((x, shoulder + 8, x + 17 * side, shoulder - 14), fill=INK, width=4)
+    elif pose == "fence":
+        pen.line((x, shoulder + 9, x + arm, shoulder + 4), fill=INK, width=4)
+        pen.line((x + arm, shoulder + 4, x + 2.1 * arm, shoulder - 22 - 6 * step), fill=(225, 230, 240), width=3)
+    elif pose == "run":
+        x += RUNNERS_LEAN * facing
+        pen.line((x, shoulder + 9, x + arm, shoulder + 6), fill=INK, width=4)
+        for i in (1, 2):
+            dust = x - RUNNERS_LEAN * facing - facing * (10 + 9 * i)
+            pen.ellipse((dust - 4, GROUND - 7, dust + 4, GROUND), fill=(190, 180, 165))
 
 
 def _draw_weather(pen: Pen, weather: str, frame: int) -> None:

@@ -6,7 +6,7 @@ are all read off it, so an answer is right by construction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,41 +14,78 @@ FPS = 12
 CLIP_FRAMES = 120
 MIN_SHOT_FRAMES = 20
 
-NAMES = (
-    "Ana", "Bela", "Cora", "Dario", "Edda", "Felix", "Greta", "Hugo", "Iris", "Jonas", "Kira", "Luca",
-    "Mara", "Nils", "Olga", "Pavel", "Rosa", "Sami", "Tilda", "Umar", "Vera", "Willem", "Yara", "Zeno",
+
+@dataclass(frozen=True)
+class World:
+    """What films can be made of."""
+
+    names: tuple[str, ...]
+    colours: tuple[str, ...]
+    places: tuple[str, ...]
+    weathers: tuple[str, ...]
+    events: tuple[str, ...]
+    relations: tuple[str, ...]
+    feelings: tuple[str, ...]
+    objects: tuple[str, ...]
+    reasons: tuple[str, ...]
+    values: tuple[str, ...]
+    # What people do with things, what they are said to do about reasons, and the words about values.
+    thing_verbs: tuple[str, ...]
+    reason_verbs: tuple[str, ...]
+    value_verbs: tuple[str, ...]
+
+    def and_more(self, **more: tuple[str, ...]) -> World:
+        """This world with more of each kind."""
+        return replace(self, **{kind: getattr(self, kind) + items for kind, items in more.items()})
+
+
+# What the base model learns about; a general model knows something of everything.
+GENERAL = World(
+    names=(
+        "Ana", "Bela", "Cora", "Dario", "Edda", "Felix", "Greta", "Hugo", "Iris", "Jonas", "Kira", "Luca",
+        "Mara", "Nils", "Olga", "Pavel", "Rosa", "Sami", "Tilda", "Umar", "Vera", "Willem", "Yara", "Zeno",
+    ),
+    colours=("red", "blue", "green", "yellow", "purple", "orange", "white", "black"),
+    places=("beach", "forest", "city", "desert", "castle", "farm", "harbour", "mountain", "lighthouse", "station"),
+    weathers=("clear", "rain", "snow", "fog", "storm"),
+    events=("wait", "walk", "meet", "part", "chase", "fight"),
+    relations=(
+        "cousin", "teacher", "neighbour", "rival", "boss", "guide", "doctor", "partner",
+        "servant", "sister", "lawyer", "landlord",
+    ),
+    feelings=(
+        "joy", "fear", "envy", "pride", "pity", "shame", "anger", "trust", "disgust", "wonder", "grief", "scorn",
+    ),
+    objects=(
+        "key", "rope", "lamp", "map", "ring", "coin", "book", "bell", "drum", "rose",
+        "crown", "letter", "sword", "violin", "mirror", "candle",
+    ),
+    reasons=(
+        "catch the boat", "save the farm", "pay a debt", "win the race",
+        "see the king", "hide the truth", "find a cure", "keep a promise",
+        "free the prisoner", "cross the border", "sell the horse", "warn the village",
+    ),
+    values=(
+        "courage", "honesty", "patience", "loyalty", "mercy", "freedom", "hope", "duty",
+        "wisdom", "beauty", "justice", "humour",
+    ),
+    thing_verbs=("need", "lose"),
+    reason_verbs=("must", "refuse"),
+    value_verbs=("praise", "mock"),
 )  # fmt: skip
-COLOURS = ("red", "blue", "green", "yellow", "purple", "orange", "white", "black")
-PLACES = ("beach", "forest", "city", "desert", "castle", "farm", "harbour", "mountain")
+# CinePile-mini's: a part of what is seen is new to the base model, as much in a film is to a general one.
+FILM = GENERAL.and_more(places=("market", "bridge"), weathers=("rainbow",), events=("dance",))
+ALONE = ("wait", "walk")
 TIMES = ("dawn", "day", "dusk", "night")
-WEATHERS = ("clear", "rain", "snow", "fog", "storm")
-EVENTS = ("wait", "walk", "meet", "part", "chase")
 CAMERAS = ("still", "pan_left", "pan_right", "zoom_in", "zoom_out")
 GENRES = ("Adventure", "Comedy", "Crime", "Drama", "Mystery", "Romance", "Western")
-
-RELATIONS = ("cousin", "teacher", "neighbour", "rival", "boss", "guide", "doctor", "partner")
-FEELINGS = ("joy", "fear", "envy", "pride", "pity", "shame", "anger", "trust")
-OBJECTS = ("key", "rope", "lamp", "map", "ring", "coin", "book", "bell", "drum", "rose")
-REASONS = (
-    "catch the boat", "save the farm", "pay a debt", "win the race",
-    "see the king", "hide the truth", "find a cure", "keep a promise",
-)  # fmt: skip
-VALUES = ("courage", "honesty", "patience", "loyalty", "mercy", "freedom", "hope", "duty")
 TONES = ("kind", "bitter")
+CAST = 6
 
 TITLE_FIRST = ("Silent", "Golden", "Broken", "Distant", "Hidden", "Last", "Paper", "Winter", "Stone", "Salt")
 TITLE_SECOND = (
-    "Road",
-    "Garden",
-    "Letter",
-    "Harvest",
-    "Tower",
-    "Signal",
-    "Mirror",
-    "River",
-    "Orchard",
-    "Compass",
-)
+    "Road", "Garden", "Letter", "Harvest", "Tower", "Signal", "Mirror", "River", "Orchard", "Compass",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,6 +101,7 @@ class Film:
     year: int
     genre: tuple[str, ...]
     cast: tuple[Person, ...]
+    world: World
 
 
 @dataclass(frozen=True)
@@ -82,15 +120,19 @@ class Shot:
 
 @dataclass(frozen=True)
 class Talk:
-    """What is said and nowhere seen, except who wears which coat."""
+    """What is said and nowhere seen, except who wears which coat.
+
+    Relations and feelings hold between two names, things and reasons are a verb, a name and what it is about. The
+    whole cast is introduced, and nothing that is said hangs on who is on screen.
+    """
 
     introduced: tuple[Person, ...]
-    relation: tuple[str, str, str]
+    relations: tuple[tuple[str, str, str], ...]
     feelings: tuple[tuple[str, str, str], ...]
-    quests: tuple[tuple[str, str], ...]
-    errands: tuple[tuple[str, str], ...]
+    things: tuple[tuple[str, str, str], ...]
+    reasons: tuple[tuple[str, str, str], ...]
     order: tuple[str, str, str]
-    value: str
+    values: tuple[tuple[str, str], ...]
     tone: str
     wording_seed: int
 
@@ -125,10 +167,10 @@ class Clip:
         return next((shot for shot in self.shots if shot.event == event), None)
 
 
-def make_film(seed: int, film_id: int) -> Film:
+def make_film(seed: int, film_id: int, world: World) -> Film:
     rng = np.random.default_rng((seed, film_id, 0))
-    names = rng.permutation(NAMES)[:4]
-    colours = rng.permutation(COLOURS)[:4]
+    names = rng.permutation(world.names)[:CAST]
+    colours = rng.permutation(world.colours)[:CAST]
     title = f"The {rng.choice(TITLE_FIRST)} {rng.choice(TITLE_SECOND)} {_roman(film_id)}"
     return Film(
         film_id=film_id,
@@ -136,21 +178,22 @@ def make_film(seed: int, film_id: int) -> Film:
         year=int(rng.integers(1950, 2021)),
         genre=tuple(str(genre) for genre in rng.permutation(GENRES)[: rng.integers(1, 3)]),
         cast=tuple(Person(str(name), str(colour)) for name, colour in zip(names, colours, strict=True)),
+        world=world,
     )
 
 
 def make_clip(seed: int, film: Film, index: int) -> Clip:
     """Clip `index` of a film. Within a clip no event and no place occurs twice, so every question has one answer."""
     rng = np.random.default_rng((seed, film.film_id, 1 + index))
-    people = [film.cast[i] for i in rng.permutation(len(film.cast))[:3]]
+    people = [film.cast[i] for i in rng.permutation(CAST)[:3]]
     num_shots = int(rng.integers(3, 5))
-    places = rng.permutation(PLACES)[:num_shots]
-    events = rng.permutation(EVENTS)[:num_shots]
+    places = rng.permutation(film.world.places)[:num_shots]
+    events = rng.permutation(film.world.events)[:num_shots]
     lengths = _lengths(rng, num_shots)
     shots = []
     for i in range(num_shots):
         event = str(events[i])
-        count = 1 if event in ("wait", "walk") else 2
+        count = 1 if event in ALONE else 2
         actors = tuple(people[j] for j in rng.permutation(3)[:count])
         shots.append(
             Shot(
@@ -168,28 +211,40 @@ def make_clip(seed: int, film: Film, index: int) -> Clip:
         film=film,
         index=index,
         time=str(rng.choice(TIMES)),
-        weather=str(rng.choice(WEATHERS)),
+        weather=str(rng.choice(film.world.weathers)),
         shots=tuple(shots),
-        talk=_make_talk(rng, people),
+        talk=_make_talk(rng, film),
     )
 
 
-def _make_talk(rng: np.random.Generator, people: list[Person]) -> Talk:
-    first, second, third = (people[i] for i in rng.permutation(3))
-    feelings = rng.permutation(FEELINGS)[:2]
-    objects = [str(thing) for thing in rng.permutation(OBJECTS)[:5]]
-    reasons = rng.permutation(REASONS)[:2]
+def _make_talk(rng: np.random.Generator, film: Film) -> Talk:
+    world = film.world
+
+    def some(items: tuple[str, ...], count: int) -> list[str]:
+        return [items[i] for i in rng.permutation(len(items))[:count]]
+
+    def names(count: int) -> list[str]:
+        return some(tuple(person.name for person in film.cast), count)
+
+    things, listed = some(world.objects, len(world.thing_verbs) + 3), some(world.reasons, len(world.reason_verbs))
+    a, b, c, d = names(4)
+    e, f, g, h = names(4)
+    relations, feelings = some(world.relations, 2), some(world.feelings, 2)
     return Talk(
-        introduced=tuple(people[i] for i in rng.permutation(3)),
-        relation=(first.name, second.name, str(rng.choice(RELATIONS))),
-        feelings=((second.name, third.name, str(feelings[0])), (third.name, first.name, str(feelings[1]))),
-        quests=((first.name, objects[0]), (third.name, objects[1])),
-        errands=((first.name, str(reasons[0])), (second.name, str(reasons[1]))),
-        order=(objects[2], objects[3], objects[4]),
-        value=str(rng.choice(VALUES)),
+        introduced=tuple(film.cast[i] for i in rng.permutation(CAST)),
+        relations=((a, b, relations[0]), (c, d, relations[1])),
+        feelings=((e, f, feelings[0]), (g, h, feelings[1])),
+        things=_said(world.thing_verbs, names(len(world.thing_verbs)), things),
+        reasons=_said(world.reason_verbs, names(len(world.reason_verbs)), listed),
+        order=(things[-3], things[-2], things[-1]),
+        values=tuple(zip(world.value_verbs, some(world.values, len(world.value_verbs)), strict=True)),
         tone=str(rng.choice(TONES)),
         wording_seed=int(rng.integers(1 << 30)),
     )
+
+
+def _said(verbs: tuple[str, ...], names: list[str], items: list[str]) -> tuple[tuple[str, str, str], ...]:
+    return tuple(zip(verbs, names, items, strict=False))
 
 
 def _lengths(rng: np.random.Generator, num_shots: int) -> list[int]:

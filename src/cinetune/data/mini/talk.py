@@ -17,18 +17,30 @@ FEELING = (
     "{first} shows {feeling} towards {second}.",
     "{first} knows {feeling} towards {second}.",
 )
-QUEST = ("{name} needs the {thing}.", "{name} wants the {thing}.", "{name} came for the {thing}.")
-ERRAND = ("{name} must {reason}.", "{name} has to {reason}.", "{name} leaves to {reason}.")
+THINGS = {
+    "need": ("{name} needs the {thing}.", "{name} wants the {thing}.", "{name} came for the {thing}."),
+    "lose": ("{name} has lost the {thing}.", "The {thing} of {name} is gone.", "{name} left the {thing} behind."),
+}
+REASONS = {
+    "must": ("{name} must {reason}.", "{name} has to {reason}.", "{name} leaves to {reason}."),
+    "refuse": ("{name} will never {reason}.", "{name} has no wish to {reason}.", "To {reason} is not for {name}."),
+}
 ORDER = (
     "First bring the {0}, then the {1}, and last the {2}.",
     "We need the {0}, after that the {1}, in the end the {2}.",
     "Start with the {0}, go on with the {1}, finish with the {2}.",
 )
-VALUE = (
-    "Nothing counts more than {value}.",
-    "All we have is {value}.",
-    "The old song is about {value}.",
-)
+VALUES = {
+    "praise": ("Nothing counts more than {value}.", "All we have is {value}.", "The old song is about {value}."),
+    "mock": ("Who needs {value} here?", "They laugh about {value}.", "Do not come to me with {value}."),
+}
+# Said by the way, and asked for by nobody.
+CHATTER = (
+    "Have you seen the {thing}?", "The {thing} is old.", "Nobody touches the {thing}.", "Where is the {thing}?",
+    "{name} slept badly.", "I met {name} at noon.", "Do you hear {name}?", "{name} laughs again.",
+    "People speak of {value}.", "My father taught me {value}.", "So much for {value}.", "What is {value} to you?",
+)  # fmt: skip
+MOST_CHATTER = 3
 TONE = {
     "kind": (
         "I forgive you with all my heart.",
@@ -47,14 +59,20 @@ def lines(clip: Clip) -> list[str]:
     def pick(wordings: tuple[str, ...]) -> str:
         return wordings[rng.integers(len(wordings))]
 
-    first, second, relation = talk.relation
     said = [pick(INTRODUCED).format(name=person.name, colour=person.colour) for person in talk.introduced]
-    said.append(pick(RELATION).format(first=first, second=second, relation=relation))
+    said += [pick(RELATION).format(first=a, second=b, relation=relation) for a, b, relation in talk.relations]
     said += [pick(FEELING).format(first=a, second=b, feeling=feeling) for a, b, feeling in talk.feelings]
-    said += [pick(QUEST).format(name=name, thing=thing) for name, thing in talk.quests]
-    said += [pick(ERRAND).format(name=name, reason=reason) for name, reason in talk.errands]
+    said += [pick(THINGS[verb]).format(name=name, thing=thing) for verb, name, thing in talk.things]
+    said += [pick(REASONS[verb]).format(name=name, reason=reason) for verb, name, reason in talk.reasons]
     said.append(pick(ORDER).format(*talk.order))
-    said.append(pick(VALUE).format(value=talk.value))
+    said += [pick(VALUES[verb]).format(value=value) for verb, value in talk.values]
+    words = {
+        "thing": clip.film.world.objects,
+        "name": [person.name for person in clip.film.cast],
+        "value": clip.film.world.values,
+    }
+    for _ in range(rng.integers(MOST_CHATTER + 1)):
+        said.append(pick(CHATTER).format(**{kind: rng.choice(pool) for kind, pool in words.items()}))
     said.append(pick(TONE[talk.tone]))
     return [said[i] for i in rng.permutation(len(said))]
 
