@@ -36,7 +36,7 @@ def sentencepiece_tokenizer() -> LlamaTokenizer:
     """Of LLaMA's kind: bytes for what it does not know, and a space before the first word. No test changes it."""
     corpus = [*prompts.template().values()] * 20
     for film in range(100):
-        corpus += talk.lines(story.make_clip(3, story.make_film(3, film), 0))
+        corpus += talk.lines(story.make_clip(3, story.make_film(3, film, story.FILM), 0))
     pieces = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     pieces.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     own = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
