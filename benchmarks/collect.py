@@ -27,6 +27,7 @@ SCRIPTS = (
     "serve_load",
     "questions",
     "importing",
+    "shortcuts",
 )
 BY_NAME = ("accuracy",)
 

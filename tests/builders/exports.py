@@ -67,7 +67,7 @@ def large_frames_of(clip_id: str) -> np.ndarray:
 
 def write_adapter(params: Params, folder: Path) -> None:
     """As large as one that was trained: it changes what is answered."""
-    torch.manual_seed(1)
+    torch.manual_seed(2)
     base, _ = load_base(params.model, "cpu")
     adapted = attach_lora(base, params.train)
     for name, weight in adapted.named_parameters():

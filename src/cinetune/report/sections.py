@@ -118,20 +118,30 @@ def chart_section(models: Models, scorer: str, reference: pd.DataFrame | None) -
         f"This project on {last['dataset']} ({last['split']} split), "
         f"{'option logit' if scorer == 'logit' else scorer}, 95 % intervals over {last.get('resampled', 'clips')}"
     )
-    rows = {name: metrics_row(name, metrics, scorer) for name, metrics in models.items()}
+    rows = rows_of(models, scorer)
     beside = reference_title(reference, last["dataset"], task_of(models)) if reference is not None else ""
     chart = charts.results(rows, task_of(models).titles, chance_of(models), title, reference, beside)
     return Section("", pictures=[Picture("chart.png", f"Percent correct: {', '.join(models)}", chart)])
 
 
+def rows_of(models: Models, scorer: str) -> dict[str, dict[str, Any]]:
+    """A row a model; and one by lenient where it would hardly say the letters that it is scored by."""
+    rows = {}
+    for name, metrics in models.items():
+        rows[name] = metrics_row(name, metrics, scorer)
+        if scorer == "logit" and _has_slight_mass(metrics):
+            in_words = f"{name}, by lenient"
+            rows[in_words] = metrics_row(in_words, metrics, "lenient")
+    return rows
+
+
 def category_section(models: Models, scorer: str) -> Section:
-    rows = [metrics_row(name, metrics, scorer) for name, metrics in models.items()]
-    table = results_table(rows, task_of(models))
+    table = results_table(list(rows_of(models, scorer).values()), task_of(models))
     scores = metrics_row("", list(models.values())[-1], scorer)
     counts = ["questions", *(f"{scores[column]['n']:,}" for column in columns_of(models))]
     return Section(
         "By category" if task_of(models).categories else "Results",
-        [f"Scored by {scorer}: {SCORER_NOTES[scorer]}."],
+        [f"Scored by {scorer}, unless a row says otherwise: {SCORER_NOTES[scorer]}."],
         [Table(table.headers, [*table.rows, counts])],
     )
 
