@@ -63,9 +63,20 @@ def test_half_an_adapter_is_none(adapter: Adapter, lost: str) -> None:
     assert lost in sentence(lambda: Adapter.open(adapter.folder))
 
 
-def test_an_adapter_of_another_prompt_is_refused(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_of_another_prompt_keeps_its_own_words(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = prompts.template()
     monkeypatch.setattr(prompts, "ASKING", "USER: Look.")
-    assert "another prompt template" in sentence(lambda: Adapter.open(adapter.folder))
+    own = Adapter.open(adapter.folder)
+    assert prompts.template(own.task) == before != prompts.template()
+    assert own.task.model_copy(update={"prompt": None}) == CINEPILE
+    assert "another prompt" in sentence(lambda: own.check_settings(PARAMS, CINEPILE))
+    own.check_settings(PARAMS, own.task)
+
+
+@pytest.mark.parametrize("content", ["{", '["a"]', "{}", '{"prefix": "p", "suffix": "s", "open_suffix": 3}'])
+def test_an_adapter_with_half_a_prompt_is_refused(adapter: Adapter, content: str) -> None:
+    (adapter.folder / "prompt.json").write_text(content)
+    assert "prompt.json" in sentence(lambda: Adapter.open(adapter.folder))
 
 
 @pytest.mark.parametrize(

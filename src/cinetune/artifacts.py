@@ -2,7 +2,7 @@
 
 <adapter>/     adapter_config.json, adapter_model.safetensors (PEFT's layout)
                params.json       the settings that it was trained with
-               prompt.json       the prompt template that it was trained on
+               prompt.json       the prompt template that it was trained on, in whose words it is asked
                task.yaml         the task that it was trained on; none for CinePile's
                training.json     steps and validation accuracy; commit and digests of a base from the hub
 <evaluation>/  predictions.parquet, metrics.json
@@ -57,7 +57,7 @@ class Adapter:
     def open(cls, folder: str | Path, name: str = "", remedy: str = "train one, or name another folder") -> Adapter:
         """The adapter in a folder: itself, or below it as in a registered model.
 
-        Raises InputError where there is none, or where it was trained on another prompt template than this code has.
+        Raises InputError where there is none, or where its prompt or task cannot be used.
         """
         folder = Path(folder)
         found = [folder / CONFIG] if (folder / CONFIG).is_file() else sorted(folder.rglob(CONFIG))
@@ -67,12 +67,7 @@ class Adapter:
                 f"there is no adapter in {name or str(folder)!r} (no {lacking} in {str(folder)!r}): {remedy}."
             )
         adapter = cls(found[0].parent, name or str(folder))
-        saved = adapter.folder / PROMPT
-        if saved.is_file() and read_json(saved) != prompts.template(adapter.task):
-            raise InputError(
-                f"adapter {adapter.name!r} was trained on another prompt template than this code has: train it "
-                "again, or check out the commit that it was trained at."
-            )
+        _ = adapter.task
         return adapter
 
     @cached_property
@@ -82,13 +77,14 @@ class Adapter:
 
     @cached_property
     def task(self) -> Task:
-        """What it was trained to answer."""
-        return description.of_folder(self.folder)
+        """What it was trained to answer, in the words of its own prompt where that is not this project's."""
+        task, saved = description.of_folder(self.folder), self.folder / PROMPT
+        return prompts.worded(task, prompts.read(saved), str(saved)) if saved.is_file() else task
 
     @property
     def has_prompt(self) -> bool:
         """Whether it says which prompt template it was trained on; one made elsewhere may not."""
-        return (self.folder / PROMPT).is_file()
+        return self.task.prompt is not None or (self.folder / PROMPT).is_file()
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -125,10 +121,12 @@ class Adapter:
     def check_settings(self, params: Params, task: Task) -> None:
         """Raises InputError for params, or a task's prompt, that would show it something else than its training did."""
         if self.has_prompt and prompts.template(task) != prompts.template(self.task):
+            given = params.evaluate.prompt
+            other = f"in {given!r}" if given else f"of the questions in {params.data.root!r}"
+            remedy = "leave evaluate.prompt out" if given else "evaluate it on questions of its own task"
             raise InputError(
-                f"adapter {self.name!r} was trained with another prompt than that of the questions in "
-                f"{params.data.root!r}: evaluate it on questions of its own task, or on these on purpose with "
-                "-P allow=settings, which register refuses."
+                f"adapter {self.name!r} was trained with another prompt than that {other}: {remedy}, or evaluate it "
+                "so on purpose with -P allow=settings, which register refuses."
             )
         for name, (own, other) in self.differences(params.to_dict()).items():
             raise InputError(
@@ -224,6 +222,8 @@ class Evaluation:
         for name, value in measured.items():
             # Evaluations of earlier versions say less of what they were made from.
             if self.made_from.get(name, value) != value:
+                if name == "prompt_hash" and not adapter.has_prompt:
+                    remedy = f"put that one into the adapter's folder as {PROMPT}, and {remedy}"
                 raise InputError(
                     f"the evaluation in {self.name!r} was made with another {MEASURED[name]} than the one that "
                     f"{adapter.name!r} will be served with: {remedy}."

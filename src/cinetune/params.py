@@ -180,6 +180,7 @@ class EvaluateParams:
     split: Literal["train", "validation", "test"]
     ablation: Ablation
     ablations: str
+    prompt: str
     allow: str
     questions_per_pack: Count
     max_new_tokens: Count
@@ -373,7 +374,7 @@ MAKING = ("data", "model", "prompt", "frames", "train", "evaluate", "report", "s
 ASKING = {
     "frames": ("engine", "shard", "out"),
     "train": ("resume", "checkpoint_minutes", "checkpoints", "dry_run"),
-    "evaluate": ("model", "ablation", "ablations", "allow"),
+    "evaluate": ("model", "ablation", "ablations", "prompt", "allow"),
 }
 UNKNOWN = ("unexpected_keyword_argument", "invalid_key")
 

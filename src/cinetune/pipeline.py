@@ -177,6 +177,7 @@ def tags_of(params: Params, is_pipeline: bool = False) -> dict[str, str]:
 
 def origin_of(params: Params, adapter: Adapter, evaluation: Evaluation, experiment_id: str) -> dict[str, str]:
     """What a version is made from, as far as it can be known: params, commit, what was measured, MLflow runs."""
+    from cinetune.task import prompts
     from cinetune.tracking.queries import maker_of
 
     tags = {
@@ -189,6 +190,7 @@ def origin_of(params: Params, adapter: Adapter, evaluation: Evaluation, experime
         "frames.settings": json.dumps(params.sections("frames")["frames"]),
         **provenance.git_state(),
         **tags_of(params),
+        "prompt.hash": prompts.template_hash(adapter.task),
         **{name: str(evaluation.made_from.get(name) or "") for name in MEASURED},
     }
     locked = provenance.locked_paths()
@@ -248,6 +250,7 @@ def evaluate_version(parent: Run, params: Params, asked: Evaluation, version: st
         "split": asked.summary["split"],
         "ablation": "none",
         "ablations": "none",
+        "prompt": "",
         "allow": "",
     }
     params = params.override("evaluate", wanted)

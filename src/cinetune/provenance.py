@@ -177,4 +177,4 @@ def source_digest(*parts: str, package: Path = PACKAGE) -> str:
 
 def prompt_code_digest(package: Path = PACKAGE) -> str:
     """sha256 over what puts text into the prompt's template: what it neutralises, and how it shortens subtitles."""
-    return source_digest("task/prompts.py", "model/encoder.py", package=package)
+    return source_digest("task/prompts.py", "task/template.py", "model/encoder.py", package=package)

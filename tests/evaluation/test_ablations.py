@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from builders.projects import ROOT
 from builders.refusals import sentence
+from cinetune import params as params_module
 from cinetune.evaluation import ablations
 from cinetune.task.description import CINEPILE
 
@@ -51,3 +53,9 @@ def test_ablations_are_read_by_name(text, names):
 @pytest.mark.parametrize("text", ["all no_frames", "no_sound", "none shuffled"])
 def test_an_unknown_ablation_is_refused_by_name(text):
     assert "no_subtitles" in sentence(lambda: ablations.read_names(text))
+
+
+def test_the_pipeline_takes_no_prompt_that_dvc_does_not_know() -> None:
+    chosen = params_module.load(ROOT / "params.yaml").override("evaluate", {"model": "base", "prompt": "p.json"})
+    assert "a file that DVC does not know" in sentence(lambda: ablations.names_of(chosen.evaluate, is_pipeline=True))
+    assert ablations.names_of(chosen.evaluate) == ("none",)

@@ -180,8 +180,8 @@ def test_nothing_is_said_of_what_no_model_looked_at(inputs: Inputs) -> None:
 
 def test_the_prompt_s_code_is_known_beside_its_text(tmp_path: Path) -> None:
     source = Path(provenance.__file__).parent
-    for name in ("task/prompts.py", "model/encoder.py"):
-        (tmp_path / name).parent.mkdir()
+    for name in ("task/prompts.py", "task/template.py", "model/encoder.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((source / name).read_bytes())
     before = provenance.prompt_code_digest()
     assert provenance.prompt_code_digest(tmp_path) == before
@@ -196,6 +196,81 @@ def test_an_adapter_that_says_nothing_of_its_prompt_is_noted(inputs: Inputs) -> 
     saved.unlink()
     [note] = Subject("m", "m", Adapter.open(inputs.adapter.folder, "theirs")).notes.values()
     assert "'theirs'" in note and "this project's" in note
+    # A description of its task may say it too.
+    (inputs.adapter.folder / "task.yaml").write_text(json.dumps({"max_choices": 5, "prompt": THEIRS}))
+    assert Subject("m", "m", Adapter.open(inputs.adapter.folder, "theirs")).notes == {}
+
+
+# ---- a prompt in other words
+
+THEIRS = {
+    "prefix": "USER: <video>\n{subtitles}\n",
+    "suffix": "{question}\n" + "".join(f"{letter}: {{option {letter}}}\n" for letter in "ABCDE") + "ASSISTANT:",
+    "open_suffix": "{question}\nASSISTANT:",
+}
+
+
+def asked_with(inputs: Inputs, prompt: str | Path, model: str | Path = "", allow: str = "") -> tuple[Subject, Params]:
+    chosen = {"model": str(model or inputs.root / "adapter"), "prompt": str(prompt), "allow": allow}
+    params = inputs.params.override("evaluate", chosen)
+    return subject.resolve(params, ["none"], inputs.root / "adapter", Path), params
+
+
+def written(inputs: Inputs, content: Any = THEIRS) -> Path:
+    files.write_json(inputs.root / "theirs.json", content)
+    return inputs.root / "theirs.json"
+
+
+@pytest.mark.parametrize("model", ["", "base", "openai:http://127.0.0.1:1/v1#m"])
+def test_a_given_prompt_is_asked_with_recorded_and_part_of_every_identity(inputs: Inputs, model: str) -> None:
+    given, params = asked_with(inputs, written(inputs), model)
+    plain, usual = asked_with(inputs, "", model)
+    assert given.notes == {"prompt": THEIRS} and "prompt" not in plain.notes
+    assert prompts.template(given.task(params)) == THEIRS and plain.task(usual) == CINEPILE
+    made, before = (subject.made_from(*one, inputs.frames) for one in ((given, params), (plain, usual)))
+    assert made["prompt_hash"] == prompts.template_hash(given.task(params)) != before["prompt_hash"]
+    assert subject.digest_of(made, ["none"], params, "cpu") != subject.digest_of(before, ["none"], usual, "cpu")
+
+
+def test_another_prompt_than_an_adapter_s_own_is_refused_unless_it_is_wanted(inputs: Inputs) -> None:
+    own = inputs.adapter.folder / "prompt.json"
+    files.write_json(own, prompts.template())
+    said = sentence(lambda: asked_with(inputs, written(inputs)))
+    assert "trained with another prompt than that in" in said and "theirs.json" in said and "allow=settings" in said
+    given, params = asked_with(inputs, written(inputs), allow="settings")
+    assert prompts.template(given.task(params)) == THEIRS
+    # The same words twice are no contradiction.
+    files.write_json(own, THEIRS)
+    assert asked_with(inputs, written(inputs))[0].notes == {"prompt": THEIRS}
+
+
+def test_an_adapter_is_asked_in_its_own_words(inputs: Inputs) -> None:
+    """And so it is served: its task has them."""
+    given, params = asked_with(inputs, written(inputs))
+    made = subject.made_from(given, params, inputs.frames)
+    before = inputs.adapter.digest
+    evaluation = Evaluation("m", pd.DataFrame(), {"ablation": None}, made | {"adapter_digest": before})
+    bare = Adapter.open(inputs.adapter.folder)
+    served = {"prompt_hash": prompts.template_hash(bare.task)}
+    assert "as prompt.json" in sentence(lambda: evaluation.check_of(bare, params, served))
+    files.write_json(inputs.adapter.folder / "prompt.json", THEIRS)
+    own, usual = asked_with(inputs, "")
+    assert own.adapter is not None and own.notes == {}
+    assert prompts.template(own.task(usual)) == prompts.template(own.adapter.task) == THEIRS
+    made = subject.made_from(own, usual, inputs.frames)
+    served = {"prompt_hash": prompts.template_hash(own.adapter.task)}
+    Evaluation("m", pd.DataFrame(), {"ablation": None}, made).check_of(own.adapter, usual, served)
+    origin = pipeline.origin_of(usual, own.adapter, Evaluation("m", pd.DataFrame(), {}, made), "0")
+    assert origin["prompt.hash"] == made["prompt_hash"]
+
+
+def test_a_prompt_that_nobody_can_be_asked_with_is_refused(inputs: Inputs) -> None:
+    assert "there is no prompt template 'seed'" in sentence(lambda: asked_with(inputs, "seed"))
+    for model in ("random", "some.csv"):
+        assert "is asked nothing" in sentence(lambda model=model: asked_with(inputs, written(inputs), model))
+    path = written(inputs, THEIRS | {"prefix": "USER: Look.\n"})
+    said = sentence(lambda: asked_with(inputs, path))
+    assert str(path) in said and "one place for the video" in said
 
 
 # ---- a base from the hub

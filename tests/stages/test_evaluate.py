@@ -21,6 +21,7 @@ from cinetune import params as params_module
 from cinetune.artifacts import SEEN_SECTIONS, writing_adapter
 from cinetune.model.base import load_base
 from cinetune.model.lora import attach_lora, save_adapter
+from cinetune.task import prompts
 from cinetune.task.description import CINEPILE
 
 pytestmark = [pytest.mark.evaluation, pytest.mark.slow]
@@ -174,6 +175,7 @@ def test_evaluations_are_compared_by_any_of_their_names(project: Project, whole:
         (["evaluate", "--model", "nowhere.csv"], "'nowhere.csv' does not exist"),
         (["evaluate", "--model", "random", "--ablation", "neither"], "nothing can be withheld"),
         (["evaluate", "--ablation", "shuffled", "--ablations", "all"], "exclude each other"),
+        (["evaluate", "--model", "base", "--prompt", "seed"], "there is no prompt template 'seed'"),
         (["report"], "evaluate_finetuned"),
     ],
 )
@@ -250,6 +252,38 @@ def registered(project: Project, adapter: str, data: str, subtitle_tokens: int) 
     done = project.cinetune("register", "--params", "asked.yaml", *given)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
+
+
+def test_an_adapter_is_evaluated_and_registered_with_its_own_prompt(project: Project, adapters: Path) -> None:
+    theirs = prompts.template() | {"open_suffix": "{question} Say it. ASSISTANT:"}
+    (project.root / "theirs.json").write_text(json.dumps(theirs), encoding="utf-8")
+    shutil.copytree(project.root / "second", project.root / "elsewhere")
+    (project.root / "elsewhere/prompt.json").unlink()
+    rows = pd.read_parquet(project.root / "data/questions/test.parquet")
+    (project.root / "few/questions").mkdir(parents=True)
+    for split, some in (("test", rows[rows["clip_id"] != BROKEN].head(3)), ("train", rows.head(0))):
+        some.to_parquet(project.root / f"few/questions/{split}.parquet")
+    recipe = {"data": {"root": "few", "name": "few"}, "register": {"name": "words", "min_clips": 1}}
+    (project.root / "few.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    few = ("--params", "few.yaml")
+    done = project.cinetune("evaluate", *few, "--model", "elsewhere", "--prompt", "theirs.json")
+    assert done.returncode == 0, done.stderr[-2000:]
+    given = newest(project, "evaluation/elsewhere")
+    assert json.loads((given / "metrics.json").read_text(encoding="utf-8"))["prompt"] == theirs
+    made = json.loads((given / "made_from.json").read_text(encoding="utf-8"))
+    assert metrics_of(project, "evaluate")[-1][0]["prompt.hash"] == made["prompt_hash"] != prompts.template_hash()
+    refused = project.cinetune("register", *few, "--adapter", "elsewhere", "--evaluation", str(given))
+    assert refused.returncode == 2 and "as prompt.json" in refused.stderr
+    shutil.copy(project.root / "theirs.json", project.root / "elsewhere/prompt.json")
+    done = project.cinetune("evaluate", *few, "--model", "elsewhere")
+    assert done.returncode == 0, done.stderr[-2000:]
+    own = newest(project, "evaluation/elsewhere")
+    assert (own / "predictions.parquet").read_bytes() == (given / "predictions.parquet").read_bytes()
+    done = project.cinetune("register", *few, "--adapter", "elsewhere", "--evaluation", str(own))
+    assert done.returncode == 0, done.stderr[-2000:]
+    newest_config = max(project.root.glob("mlruns/**/serving.json"), key=lambda path: path.stat().st_mtime)
+    served = json.loads(newest_config.read_text(encoding="utf-8"))
+    assert served["task"]["prompt"] == theirs and served["prompt_hash"] == made["prompt_hash"]
 
 
 def test_a_champion_that_was_asked_other_questions_is_evaluated_by_register(project: Project, adapters: Path) -> None:

@@ -65,6 +65,11 @@ def names_of(chosen: EvaluateParams, is_pipeline: bool = False, task: Task = CIN
             f"evaluate.{key} is {value!r} in {PARAMS}, but the pipeline evaluates whole models: set it to none and run "
             f"`mlflow run . -e evaluate -P {key}={value}`."
         )
+    if is_pipeline and chosen.prompt:
+        raise InputError(
+            f"evaluate.prompt is {chosen.prompt!r} in {PARAMS}, a file that DVC does not know: leave it empty and run "
+            f"`mlflow run . -e evaluate -P prompt={chosen.prompt}`."
+        )
     if others and chosen.ablation != PLAIN:
         raise InputError(
             f"evaluate.ablation={chosen.ablation!r} and evaluate.ablations={chosen.ablations!r} exclude each other: "

@@ -11,7 +11,6 @@ from cinetune.model.encoder import Encoder
 from cinetune.task import prompts
 
 USER = f"{prompts.ASKING} "
-ASSISTANT = f" {prompts.ROLE}"
 # Whether a space stands before the first word depends on the tokenizer's kind: one of these gives our tokens.
 HEADS = ("{{- bos_token -}}", "{{- bos_token ~ ' ' -}}", "")
 # Engines look for the loop over a message's content to learn that images come as parts of their own.
@@ -43,10 +42,15 @@ def message(encoder: Encoder, subtitles: str, question: str, choices: Sequence[s
     task = encoder.task
     words = encoder.shorten(encoder.safe(prompts.spoken(subtitles)))[0] if task.subtitles else ""
     before, _, after = prompts.prefix(words, task).removeprefix(USER).partition(prompts.VIDEO)
-    asked = prompts.suffix(encoder.safe(question), choices and [encoder.safe(choice) for choice in choices])
+    asked = prompts.suffix(encoder.safe(question), choices and [encoder.safe(choice) for choice in choices], task)
     frames = [{"type": "image"} for _ in range(num_frames)]
-    ending = {"type": "text", "text": after + asked.removesuffix(ASSISTANT)}
+    ending = {"type": "text", "text": after + asked[: -len(_turn(encoder))]}
     return {"role": "user", "content": [{"type": "text", "text": before}, *frames, ending]}
+
+
+def _turn(encoder: Encoder) -> str:
+    """What stands between a question and its answer: the role, behind a space or a line break."""
+    return prompts.suffix("", None, encoder.task)[-len(f" {prompts.ROLE}") :]
 
 
 def template(encoder: Encoder, num_frames: int) -> str:
@@ -79,7 +83,7 @@ def _fill(head: str, encoder: Encoder) -> str:
     markers = sorted({token.content for token in added if token.special}, key=lambda token: (-len(token), token))
     safe = "".join(f" | replace({json.dumps(marker)}, {json.dumps(encoder.safe(marker))})" for marker in markers)
     parts = {
-        "<head>": head, "<user>": json.dumps(USER), "<assistant>": json.dumps(ASSISTANT), "<safe>": safe,
+        "<head>": head, "<user>": json.dumps(USER), "<assistant>": json.dumps(_turn(encoder)), "<safe>": safe,
         "<video>": json.dumps(encoder.tokenizer.convert_ids_to_tokens(encoder.video_token_id)),
     }  # fmt: skip
     filled = TEMPLATE

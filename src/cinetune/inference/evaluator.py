@@ -15,7 +15,7 @@ from cinetune.inference.journal import Journal
 from cinetune.inference.server import evaluation as server
 from cinetune.inference.subject import Subject, digest_of, without_model
 from cinetune.params import Params
-from cinetune.task import description, groups, questions
+from cinetune.task import groups, questions
 
 
 def predict(
@@ -35,7 +35,7 @@ def predict(
     its journal; stack: keeps the journal until what it holds is saved elsewhere, and then removes it; progress: a bar
     for a number of clips. Raises InputError where the data, the frames or the model cannot be used.
     """
-    task, clips = description.of_folder(params.data.root), questions.load(params.data.root, params.evaluate.split)
+    task, clips = subject.task(params), questions.load(params.data.root, params.evaluate.split)
     if params.evaluate.split != "train":
         groups.shared_groups([clip.group for clip in clips], params.evaluate.split, params.data.root, "train")
     table = without_model(subject, clips, params.evaluate.seed, task)

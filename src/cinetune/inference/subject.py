@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from cinetune import provenance
-from cinetune.artifacts import Adapter, seen_by
+from cinetune.artifacts import PROMPT, Adapter, seen_by
 from cinetune.errors import InputError
 from cinetune.evaluation import predictions
 from cinetune.evaluation.ablations import PLAIN
@@ -24,7 +24,7 @@ from cinetune.inference.server import evaluation as server
 from cinetune.inference.server.endpoint import PREFIX, Endpoint
 from cinetune.model.lookup import measure_base
 from cinetune.params import Params
-from cinetune.task import description
+from cinetune.task import description, prompts
 from cinetune.task.description import Task
 from cinetune.task.questions import ClipQuestions
 
@@ -40,7 +40,10 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Subject:
-    """`label` names its folder, `title` its reports; a model without an adapter is the base alone."""
+    """`label` names its folder, `title` its reports; a model without an adapter is the base alone.
+
+    words: of the template that `evaluate.prompt` names, as its file holds them; None where it names none.
+    """
 
     label: str
     title: str
@@ -48,6 +51,7 @@ class Subject:
     predictions: Path | None = None
     is_baseline: bool = False
     endpoint: Endpoint | None = None
+    words: Mapping[str, Any] | None = None
 
     @property
     def is_model(self) -> bool:
@@ -59,13 +63,25 @@ class Subject:
         """Is it shown a clip's frames here?"""
         return self.is_model or self.endpoint is not None
 
+    def task(self, params: Params) -> Task:
+        """That of the questions, in the words that it is asked with: those given, the task's own, the adapter's own."""
+        task = description.of_folder(params.data.root)
+        if self.words is not None:
+            return prompts.worded(task, self.words, params.evaluate.prompt)
+        own = self.adapter.task.prompt if self.adapter else None
+        if own is None or self.adapter is None or task.prompt:
+            return task
+        return prompts.worded(task, own.model_dump(), str(self.adapter.folder / PROMPT))
+
     @property
-    def notes(self) -> dict[str, str]:
+    def notes(self) -> dict[str, Any]:
         """What metrics.json says beside the figures."""
+        if self.words is not None:
+            return {"prompt": self.words}
         if self.adapter is None or self.adapter.has_prompt:
             return {}
         unknown = f"adapter {self.adapter.name!r} does not say which prompt it was trained on"
-        return {"prompt_note": f"{unknown}: it is asked with this project's"}
+        return {"prompt_note": f"{unknown}: it is asked with this project's (-P prompt=<file> names another)"}
 
     def folder_name(self, ablation: str) -> str:
         return self.label if ablation == PLAIN else f"{self.label}-{ablation}"
@@ -82,6 +98,11 @@ def resolve(params: Params, ablations: Sequence[str], finetuned: Path, fetch: Ca
     if (len(ablations) > 1 and subject.predictions) or (subject.is_baseline and tuple(ablations) != (PLAIN,)):
         model = params.evaluate.model
         raise InputError(f"evaluate.model {model!r} is shown nothing, so nothing can be withheld from it.")
+    if params.evaluate.prompt:
+        if not subject.looks:
+            raise InputError(f"evaluate.model {params.evaluate.model!r} is asked nothing: leave evaluate.prompt out.")
+        subject = replace(subject, words=prompts.read(Path(params.evaluate.prompt)))
+    task = subject.task(params)
     allowed = set(params.evaluate.allow.replace(",", " ").split())
     if not allowed <= {SETTINGS, server.UNANSWERED}:
         raise InputError(
@@ -90,9 +111,9 @@ def resolve(params: Params, ablations: Sequence[str], finetuned: Path, fetch: Ca
     if subject.endpoint:
         server.check(params, ablations)
     if subject.adapter and SETTINGS not in allowed:
-        subject.adapter.check_settings(params, description.of_folder(params.data.root))
-    for note in subject.notes.values():
-        logger.warning("%s.", note)
+        subject.adapter.check_settings(params, task)
+    if "prompt_note" in subject.notes:
+        logger.warning("%s.", subject.notes["prompt_note"])
     return subject
 
 
@@ -143,7 +164,7 @@ def made_from(subject: Subject, params: Params, frames: Path) -> dict[str, Any]:
         "questions_digest": content_digest(Path(params.data.root) / f"questions/{params.evaluate.split}.parquet"),
         "predictions_digest": content_digest(given) if given and given.is_file() else None,
         "frames_digest": content_digest(frames) if subject.looks and frames.is_dir() else None,
-        **seen_by(params, base, description.of_folder(params.data.root)),
+        **seen_by(params, base, subject.task(params)),
         **({"base_commit": base["commit"]} if "commit" in base else {}),
         "parsers_hash": provenance.source_digest("answers"),
         "params": params.sections("data", "model", "prompt", "frames"),

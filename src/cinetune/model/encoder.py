@@ -36,12 +36,19 @@ def encoder_for(
     truncate: str = "end",
     task: Task = CINEPILE,
 ) -> Encoder:
-    """The encoder of a base; `truncate` says at which end subtitles are cut to `max_subtitle_tokens`."""
+    """The encoder of a base; `truncate` says at which end subtitles are cut to `max_subtitle_tokens`.
+
+    Raises InputError where the tokenizer reads a marker in the prompt's own words.
+    """
     vision = config.vision_config
     # Every patch of every frame, and each frame's class token.
     num_video_tokens = num_frames * ((vision.image_size // vision.patch_size) ** 2 + 1)
     positions = max_positions(config.text_config)
-    return Encoder(tokenizer, config.video_token_id, num_video_tokens, max_subtitle_tokens, truncate, positions, task)
+    encoder = Encoder(
+        tokenizer, config.video_token_id, num_video_tokens, max_subtitle_tokens, truncate, positions, task
+    )
+    encoder.check_words()
+    return encoder
 
 
 def encoder_of(params: Params, config: VideoLlavaConfig, tokenizer: Any, task: Task) -> Encoder:
@@ -96,11 +103,11 @@ class Encoder:
     def suffixes(self, asked: Sequence[tuple[str, Sequence[str] | None]]) -> list[list[int]]:
         """The same for several questions with their choices, which takes a tokenizer little longer than one."""
         texts = [
-            prompts.suffix(self.safe(question), choices and [self.safe(choice) for choice in choices])
+            prompts.suffix(self.safe(question), choices and [self.safe(choice) for choice in choices], self.task)
             for question, choices in asked
         ]
         # A tokenizer takes a text apart at the video's token, so what stands before that changes nothing behind it.
-        return self._grown(f"{prompts.VIDEO}{prompts.seam()}", texts)
+        return self._grown(f"{prompts.VIDEO}{prompts.seam(self.task)}", texts)
 
     def answer(self, text: str) -> list[int]:
         """Ids of ` text` as it follows `ASSISTANT:`, with the end token: what the model is taught to say."""
@@ -136,6 +143,15 @@ class Encoder:
                 f"{what} takes {tokens} positions ({self.num_video_tokens} of them the video's), but the base model "
                 f"knows {self.max_positions}: lower frames.num_frames or prompt.max_subtitle_tokens."
             )
+
+    def check_words(self) -> None:
+        """Raises InputError where the template's own words hold what this tokenizer reads as a marker."""
+        for name, text in prompts.template(self.task).items():
+            if self._markers and (found := self._markers.search(text.replace(prompts.VIDEO, ""))):
+                raise InputError(
+                    f"the prompt's {name} holds {found[0]!r}, to which the base model's tokenizer gives a meaning of "
+                    "its own: write it without."
+                )
 
     def safe(self, text: str) -> str:
         """A user's text without anything that this tokenizer or the template would read as a marker."""

@@ -43,6 +43,9 @@ def run(params: Params, is_pipeline: bool = False) -> Path | None:
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         subject = subjects.resolve(params, names, pipeline.ADAPTER, lambda uri: queries.fetch(uri, Path(scratch)))
         made_from = subjects.made_from(subject, params, pipeline.FRAMES)
+        # That of the questions unless the adapter has one of its own, or is given one.
+        tags["prompt.hash"] = made_from["prompt_hash"]
+        tracked.set_tags(tags)
         tables, notes = evaluator.predict(
             subject,
             params,

@@ -19,9 +19,10 @@ from pydantic_core import ErrorDetails
 
 from cinetune.errors import InputError
 from cinetune.files import write_whole
+from cinetune.task.template import LETTERS as LETTERS
+from cinetune.task.template import Template
 
 FILE = "task.yaml"
-LETTERS = "ABCDEFGHIJ"
 MIN_CHOICES, MAX_CHOICES = 2, len(LETTERS)
 # More would make tables that nobody can read.
 MAX_CATEGORIES = 30
@@ -59,8 +60,8 @@ class Task(BaseModel):
     """`group`: the word for what is never split; categories: name by short name, in the order of tables.
 
     open_questions: may rows have no options, and an answer in words? columns: the files' names by ours; empty for the
-    plain ones, of which most may be missing. `subject` and `language` are for the model card; `terms` are to be
-    accepted before an adapter is registered.
+    plain ones, of which most may be missing. prompt: all of its words, in the place of ours. `subject` and `language`
+    are for the model card; `terms` are to be accepted before an adapter is registered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,6 +74,7 @@ class Task(BaseModel):
     open_questions: StrictBool = False
     subtitles: StrictBool = True
     instruction: StrictStr = ""
+    prompt: Template | None = None
     subject: StrictStr = "videos"
     language: StrictStr = ""
     columns: dict[StrictStr, StrictStr] = {}
@@ -84,6 +86,8 @@ class Task(BaseModel):
     def _agree(self) -> Self:
         if self.min_choices > self.max_choices:
             raise ValueError(f"min_choices is {self.min_choices}, above max_choices ({self.max_choices})")
+        if self.prompt and self.prompt.num_options < self.max_choices:
+            raise ValueError(f"prompt has places for {self.prompt.num_options} options, of {self.max_choices}")
         if self.group in TAKEN:
             raise ValueError(f"group must not be {self.group!r}, which names something else")
         for short, full in self.categories.items():
@@ -171,8 +175,11 @@ def read_task(content: Any, origin: str) -> Task:
         first = error.errors(include_url=False)[0]
         place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            reason = f"is not known: choose from {', '.join(Task.model_fields)}"
-        elif place:
+            known = (Template if place.startswith("prompt.") else Task).model_fields
+            reason = f"is not known: choose from {', '.join(known)}"
+        elif first["type"] == "missing":
+            reason = "is missing"
+        elif place and first["type"] != "value_error":
             reason = f"must be {_wanted(first)}, got {first['input']!r}"
         raise InputError(f"{origin}: {place}{' ' if place else ''}{reason}.") from None
 

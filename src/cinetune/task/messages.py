@@ -40,18 +40,19 @@ def write(subtitles: str, question: str, choices: Sequence[str] | None, task: Ta
 
     Line breaks of a question are kept unless its lines would be read as something else, an option for instance.
     """
-    before = prompts.prefix(prompts.spoken(subtitles), task).removeprefix(f"{prompts.ASKING} ")
-    before = before.partition(prompts.VIDEO)[0].rstrip()
-    after = _written(question, choices)
+    start = prompts.prefix(prompts.spoken(subtitles), task).removeprefix(f"{prompts.ASKING} ")
+    before, _, middle = start.partition(prompts.VIDEO)
+    before, middle = before.rstrip(), middle.lstrip()
+    after = middle + _written(question, choices, task)
     asked = read(f"{before}\n{after}")
     meant = [prompts.neutralise(text.strip()) for text in (question, *(choices or ()))]
     if [asked.question, *(asked.choices or ())] != meant:
-        after = _written(_on_a_line(question), choices and [_on_a_line(choice) for choice in choices])
+        after = middle + _written(_on_a_line(question), choices and [_on_a_line(choice) for choice in choices], task)
     return before, after
 
 
-def _written(question: str, choices: Sequence[str] | None) -> str:
-    return prompts.suffix(question, choices).removesuffix(f" {prompts.ROLE}")
+def _written(question: str, choices: Sequence[str] | None, task: Task) -> str:
+    return prompts.suffix(question, choices, task).removesuffix(prompts.ROLE)[:-1]
 
 
 def _on_a_line(text: str) -> str:

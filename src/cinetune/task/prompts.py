@@ -6,31 +6,24 @@ reminder. Everything that does not depend on the question comes first, so that a
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from cinetune.errors import InputError
 from cinetune.files import text_digest
+from cinetune.task import description
 from cinetune.task.description import CINEPILE, LETTERS, Task
+from cinetune.task.template import ASKING as ASKING
+from cinetune.task.template import ROLE as ROLE
+from cinetune.task.template import VIDEO as VIDEO
+from cinetune.task.template import neutralise as neutralise
 
-VIDEO = "<video>"
 SUBTITLE_MARK = "<subtitle>"
-ROLE = "ASSISTANT:"
-
-ASKING = "USER:"
 REMINDER = "Reply with one letter."
 OPEN_REMINDER = "Reply in a few words."
-
-# Text that would change the prompt's own structure: the roles, and the tokens that tokenizers give a meaning.
-_ROLES = re.compile(r"\b(USER|ASSISTANT|SYSTEM)(\s*):", re.IGNORECASE)
-_TOKENS = re.compile(r"<(/?)(video|image|s|unk|pad|bos|eos|mask|\|[^<>]{0,40}\|)>", re.IGNORECASE)
-
-
-def neutralise(text: str) -> str:
-    """`text` without anything that a tokenizer or the template would read as a marker; words stay readable."""
-    # Half of a character outside Unicode's first plane, which JSON can hold, is refused by tokenizers.
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    text = _TOKENS.sub(r"(\1\2)", text.replace("\x00", " "))
-    return _ROLES.sub(r"\1\2 -", text)
 
 
 def spoken(subtitles: str) -> str:
@@ -41,17 +34,22 @@ def spoken(subtitles: str) -> str:
 
 def prefix(words: str, task: Task = CINEPILE) -> str:
     """What all questions of a clip share; `words` comes from `spoken`, perhaps shortened. Holds one `<video>`."""
+    if task.prompt:
+        return task.prompt.fill_prefix(words)
     subtitles = f"Subtitles:\n{words}\n" if task.subtitles else ""
     return f"{ASKING} {task.told}\n{subtitles}Frames: {VIDEO}\n"
 
 
-def seam() -> str:
-    """What stands between the video and a question."""
-    return prefix("").partition(VIDEO)[2]
+def seam(task: Task = CINEPILE) -> str:
+    """What stands between a clip, its video or its subtitles, and a question."""
+    return re.split(rf"{VIDEO}|\{{subtitles\}}", template(task)["prefix"])[-1]
 
 
-def suffix(question: str, choices: Sequence[str] | None) -> str:
+def suffix(question: str, choices: Sequence[str] | None, task: Task = CINEPILE) -> str:
     """One question behind the prefix, up to the place where the model answers; None asks for words."""
+    if task.prompt:
+        options = choices and [neutralise(choice.strip()) for choice in choices]
+        return task.prompt.fill_suffix(neutralise(question.strip()), options)
     line = f"Question: {neutralise(question.strip())}\n"
     if choices is None:
         return f"{line}{OPEN_REMINDER} {ROLE}"
@@ -63,6 +61,8 @@ def suffix(question: str, choices: Sequence[str] | None) -> str:
 
 def template(task: Task = CINEPILE) -> dict[str, str]:
     """The template as data, to be saved beside whatever was made with it."""
+    if task.prompt:
+        return task.prompt.model_dump()
     return {
         "prefix": prefix("{subtitles}", task),
         "suffix": suffix("{question}", [f"{{option {letter}}}" for letter in task.letters]),
@@ -73,3 +73,27 @@ def template(task: Task = CINEPILE) -> dict[str, str]:
 def template_hash(task: Task = CINEPILE) -> str:
     """Changes when, and only when, the template does."""
     return text_digest("\0".join(template(task).values()))[:16]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a prompt.json holds, for `worded`. Raises InputError where it cannot be read."""
+    if not path.is_file():
+        raise InputError(f"there is no prompt template {str(path)!r}: name a prompt.json, as adapters carry it.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    # What is not UTF-8 and what is not JSON are both a ValueError.
+    except (OSError, ValueError, RecursionError):
+        raise InputError(f"prompt template {str(path)!r} is not JSON in UTF-8: save it so.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{str(path)!r} holds no prompt template: write prefix, suffix and open_suffix.")
+    return content
+
+
+def worded(task: Task, content: Mapping[str, Any], origin: str) -> Task:
+    """The task in the words of a template, as prompt.json holds it; `origin` is where that stands.
+
+    Raises InputError for what is no template, or has no place for all options of the task.
+    """
+    if content == template(task):
+        return task
+    return description.read_task({**task.to_dict(), "prompt": content}, origin)
