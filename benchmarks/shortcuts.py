@@ -19,6 +19,7 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 from collections import Counter, defaultdict
@@ -44,8 +45,9 @@ def words(text: str) -> list[str]:
     return [word for word in re.findall(r"\w+", text.lower()) if word not in COMMON]
 
 
-def lines_of(clip: ClipQuestions) -> list[list[str]]:
-    return [words(line.removeprefix("<subtitle>")) for line in clip.subtitles.splitlines()]
+@functools.cache
+def lines_of(subtitles: str) -> list[frozenset[str]]:
+    return [frozenset(words(line.removeprefix("<subtitle>"))) for line in subtitles.splitlines()]
 
 
 def each_option(score: Callable[[ClipQuestions, Question, list[str]], float]) -> Reader:
@@ -54,18 +56,18 @@ def each_option(score: Callable[[ClipQuestions, Question, list[str]], float]) ->
 
 def spoken(clip: ClipQuestions, _: Question, option: list[str]) -> float:
     """The share of an option's words that are spoken."""
-    said = {word for line in lines_of(clip) for word in line}
+    said = {word for line in lines_of(clip.subtitles) for word in line}
     return sum(word in said for word in option) / max(1, len(option))
 
 
 def beside_the_question(clip: ClipQuestions, question: Question, option: list[str]) -> float:
     """The most words that a line with a word of the option has in common with the question."""
     asked = set(words(question.text))
-    return max((len(asked & set(line)) for line in lines_of(clip) if set(line) & set(option)), default=0)
+    return max((len(asked & line) for line in lines_of(clip.subtitles) if line & set(option)), default=0)
 
 
 def last_place(clip: ClipQuestions, _: Question, option: list[str]) -> float:
-    return max((place for place, line in enumerate(lines_of(clip), 1) if set(line) & set(option)), default=0)
+    return max((place for place, line in enumerate(lines_of(clip.subtitles), 1) if line & set(option)), default=0)
 
 
 READERS: dict[str, Reader] = {
@@ -102,7 +104,7 @@ def regression(asked: Sequence[Asked]) -> Reader:
     hasher = FeatureHasher(1 << 16)
     rows = [row for pair in asked for row in features(*pair)]
     right = [place == question.answer for _, question in asked for place in range(len(question.choices))]
-    fitted = LogisticRegression(C=0.1, max_iter=300).fit(hasher.transform(rows), right)
+    fitted = LogisticRegression(C=0.1, solver="liblinear").fit(hasher.transform(rows), right)
     return lambda clip, question: fitted.decision_function(hasher.transform(features(clip, question)))
 
 

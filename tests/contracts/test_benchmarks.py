@@ -107,6 +107,7 @@ def test_no_reader_without_eyes_gets_far_and_one_finds_what_is_told(tmp_path: Pa
     (tmp_path / "questions").mkdir()
     for split in ("train", "test"):
         rows = pd.read_parquet(ROOT / "data" / "questions" / f"{split}.parquet")
+        rows = rows[rows["clip_id"].isin(rows["clip_id"].unique()[:40])].copy()
         first = rows.groupby("clip_id")["answer_key"].transform(lambda answers: "\n".join(answers))
         rows["subtitles"] = rows["subtitles"] + "\n" + first
         rows.to_parquet(tmp_path / "questions" / f"{split}.parquet", index=False)
