@@ -103,7 +103,7 @@ def test_every_benchmark_is_collected() -> None:
 @pytest.mark.slow
 def test_no_reader_without_eyes_gets_far_and_one_finds_what_is_told(tmp_path: Path) -> None:
     """Of the questions of CinePile-mini that are marked visual, in any category; a guess gets 20 %."""
-    assert figures("shortcuts.py", "--root", str(ROOT / "data"))["most_visual"] < 35
+    assert figures("shortcuts.py", "--root", str(ROOT / "data"))["max_visual_accuracy"] < 35
     (tmp_path / "questions").mkdir()
     for split in ("train", "test"):
         rows = pd.read_parquet(ROOT / "data" / "questions" / f"{split}.parquet")
@@ -111,4 +111,4 @@ def test_no_reader_without_eyes_gets_far_and_one_finds_what_is_told(tmp_path: Pa
         first = rows.groupby("clip_id")["answer_key"].transform(lambda answers: "\n".join(answers))
         rows["subtitles"] = rows["subtitles"] + "\n" + first
         rows.to_parquet(tmp_path / "questions" / f"{split}.parquet", index=False)
-    assert figures("shortcuts.py", "--root", str(tmp_path))["most_visual"] > 50
+    assert figures("shortcuts.py", "--root", str(tmp_path))["max_visual_accuracy"] > 50
