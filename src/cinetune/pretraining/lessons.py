@@ -49,6 +49,11 @@ OPTION_POOLS = (
     WORDS.values,
 )
 SINGLE_WORDS_SHARE = 0.3
+# How an account puts what was said of a person.
+SAID = {
+    "need": "needs the {}", "lose": "has lost the {}", "must": "must {}", "refuse": "will not {}",
+    "is": "is the {} of {}", "was": "was the {} of {}", "show": "shows {} to {}", "hide": "hides {} from {}",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -147,12 +152,11 @@ def description(clip: story.Clip) -> Exercise:
 
 def account(clip: story.Clip, person: story.Person) -> Exercise:
     """All that is said of one person, likewise to teach reading."""
+    talk = clip.talk
     told = [f"in {person.colour}"]
-    verbs = {"need": "needs", "lose": "has lost", "must": "must", "refuse": "will not"}
-    told += [f"{verbs[verb]} the {thing}" for verb, name, thing in clip.talk.things if name == person.name]
-    told += [f"{verbs[verb]} {reason}" for verb, name, reason in clip.talk.reasons if name == person.name]
-    told += [f"{feeling} towards {other}" for name, other, feeling in clip.talk.feelings if name == person.name]
-    told += [f"the {relation} of {other}" for name, other, relation in clip.talk.relations if name == person.name]
+    told += [SAID[verb].format(item) for verb, name, item in (*talk.things, *talk.reasons) if name == person.name]
+    of_two = (*talk.feelings, *talk.relations)
+    told += [SAID[verb].format(item, other) for verb, name, other, item in of_two if name == person.name]
     return Exercise("account", "account", f"Tell about {person.name}. ASSISTANT:", ", ".join(told))
 
 

@@ -229,15 +229,21 @@ def told_by(clip: story.Clip, text: str) -> str | None:
         "Who has the cold open?": coats[first.actors[0].name],
         "Who is on screen at the very end?": coats[last.actors[0].name],
         "What is the moral?": next(value for verb, value in talk.values if verb == "praise"),
+        "What is the target of the satire?": next(value for verb, value in talk.values if verb == "mock"),
     }
-    for a, b, relation in talk.relations:
-        answers[f"What is the backstory of {a} and {b}?"] = f"the {relation}"
-    for a, b, feeling in talk.feelings:
-        answers[f"What is the subtext between {a} and {b}?"] = feeling
-    asked = {"need": "MacGuffin", "lose": "setback", "must": "motivation"}
+    asked = {"is": ("What is {} to {}?", "How is {} related to {}?"), "was": ("What is the backstory of {} and {}?",)}
+    for verb, a, b, relation in talk.relations:
+        answers |= {text.format(a, b): f"the {relation}" for text in asked[verb]}
+    asked = {
+        "show": ("What does {} feel towards {}?", "What does {} show {}?"),
+        "hide": ("What is the subtext between {} and {}?",),
+    }
+    for verb, a, b, feeling in talk.feelings:
+        answers |= {text.format(a, b): feeling for text in asked[verb]}
+    terms = {"need": "MacGuffin", "lose": "setback", "must": "motivation"}
     for verb, name, told in (*talk.things, *talk.reasons):
-        if verb in asked:
-            answers[f"What is the {asked[verb]} of {name}?"] = f"{'to' if verb == 'must' else 'the'} {told}"
+        if verb in terms:
+            answers[f"What is the {terms[verb]} of {name}?"] = f"{'to' if verb == 'must' else 'the'} {told}"
     for here, there in zip(clip.shots, clip.shots[1:], strict=False):
         cut = f"To which set does the editing cut from the {here.place}?"
         answers[cut] = ask.PLACE_PHRASES[there.place]
@@ -247,9 +253,9 @@ def told_by(clip: story.Clip, text: str) -> str | None:
         people = [coats[person.name] for person in shot.actors]
         if shot.event == "chase":
             answers[f"Whom does {people[0]} chase?"] = people[1]
-        if shot.event == "dance":
-            for one, other in (people, people[::-1]):
-                answers[f"Who is the love interest of {one}?"] = other
+        for event, role in (("dance", "love interest"), ("fight", "antagonist")):
+            if shot.event == event:
+                answers |= {f"Who is the {role} of {one}?": other for one, other in (people, people[::-1])}
     return answers.get(text)
 
 
@@ -272,7 +278,7 @@ def test_what_has_a_term_of_film_is_asked_in_it_and_the_bases_lessons_have_none(
     clips = [story.make_clip(1, story.make_film(1, number, story.FILM), 0) for number in range(100)]
     plain = [question.text for clip in clips for question in ask.candidates(clip, rng)]
     assert len(plain) > 2500
-    for word in ("MacGuffin", "setback", "motivation", "moral", "slugline", "subtext", "backstory", "atmosphere"):
+    for word in ("MacGuffin", "setback", "motivation", "moral", "slugline", "subtext", "backstory", "satire"):
         assert rows["question"].str.contains(word).any() and not any(word in text for text in plain)
 
 

@@ -73,8 +73,10 @@ ASKED = {
     "chased": ("Who chases {0}?", "From whom does {0} run away?"),
     "dance": ("With whom does {0} dance?", "Who dances with {0}?"),
     "fight": ("Whom does {0} fight?", "Who fights with {0}?"),
-    "relation": ("What is {0} to {1}?", "How is {0} related to {1}?"),
-    "feeling": ("What does {0} feel towards {1}?", "How does {0} feel about {1}?"),
+    "is": ("What is {0} to {1}?", "How is {0} related to {1}?"),
+    "was": ("What was {0} to {1}?", "How was {0} related to {1} before?"),
+    "show": ("What does {0} feel towards {1}?", "What does {0} show {1}?"),
+    "hide": ("What does {0} hide from {1}?", "What does {0} not let {1} see?"),
     "need": ("What did {0} come for?", "What does {0} want to have?"),
     "lose": ("What is {0} without now?", "What did {0} lose?"),
     "must": ("Why must {0} go?", "For what reason does {0} leave?"),
@@ -99,8 +101,9 @@ ASKED = {
 # The same in film's own terms, which the base model has never met: CinePile-mini asks for these kinds so.
 TERMS = {
     "dance": "Who is the love interest of {0}?",
-    "relation": "What is the backstory of {0} and {1}?",
-    "feeling": "What is the subtext between {0} and {1}?",
+    "fight": "Who is the antagonist of {0}?",
+    "was": "What is the backstory of {0} and {1}?",
+    "hide": "What is the subtext between {0} and {1}?",
     "need": "What is the MacGuffin of {0}?",
     "lose": "What is the setback of {0}?",
     "must": "What is the motivation of {0}?",
@@ -112,6 +115,7 @@ TERMS = {
     "next_place": "To which set does the editing cut from the {0}?",
     "list_order": "Which prop of the continuity list is {0}?",
     "praise": "What is the moral?",
+    "mock": "What is the target of the satire?",
     "mood": "What is the key of the picture?",
 }
 EVENT_PLACE = {
@@ -229,13 +233,13 @@ def _relationships(clip: Clip, rng: np.random.Generator) -> Iterator[Question]:
         if kind == "chased":
             one, other = other, one
         yield _ask(rng, kind, "CRD", coat(other), _coats(clip, one), FRAMES, (coat(one),))
-    told = tuple(f"the {relation}" for _, _, relation in clip.talk.relations)
+    told = tuple(f"the {relation}" for *_, relation in clip.talk.relations)
     options = told, tuple(f"the {relation}" for relation in clip.film.world.relations)
-    for first, second, relation in clip.talk.relations:
-        yield _ask(rng, "relation", "CRD", f"the {relation}", options, SUBTITLES, (first, second))
-    options = tuple(feeling for _, _, feeling in clip.talk.feelings), clip.film.world.feelings
-    for name, towards, feeling in clip.talk.feelings:
-        yield _ask(rng, "feeling", "CRD", feeling, options, SUBTITLES, (name, towards))
+    for verb, first, second, relation in clip.talk.relations:
+        yield _ask(rng, verb, "CRD", f"the {relation}", options, SUBTITLES, (first, second))
+    options = tuple(feeling for *_, feeling in clip.talk.feelings), clip.film.world.feelings
+    for verb, name, towards, feeling in clip.talk.feelings:
+        yield _ask(rng, verb, "CRD", feeling, options, SUBTITLES, (name, towards))
 
 
 def _plot(clip: Clip, rng: np.random.Generator) -> Iterator[Question]:

@@ -29,7 +29,9 @@ class World:
     objects: tuple[str, ...]
     reasons: tuple[str, ...]
     values: tuple[str, ...]
-    # What people do with things, what they are said to do about reasons, and the words about values.
+    # What people are to others, do with feelings and things, are said to do about reasons, and the words about values.
+    relation_verbs: tuple[str, ...]
+    feeling_verbs: tuple[str, ...]
     thing_verbs: tuple[str, ...]
     reason_verbs: tuple[str, ...]
     value_verbs: tuple[str, ...]
@@ -69,6 +71,8 @@ GENERAL = World(
         "courage", "honesty", "patience", "loyalty", "mercy", "freedom", "hope", "duty",
         "wisdom", "beauty", "justice", "humour",
     ),
+    relation_verbs=("is", "was"),
+    feeling_verbs=("show", "hide"),
     thing_verbs=("need", "lose"),
     reason_verbs=("must", "refuse"),
     value_verbs=("praise", "mock"),
@@ -122,13 +126,13 @@ class Shot:
 class Talk:
     """What is said and nowhere seen, except who wears which coat.
 
-    Relations and feelings hold between two names, things and reasons are a verb, a name and what it is about. The
-    whole cast is introduced, and nothing that is said hangs on who is on screen.
+    Relations and feelings are a verb, two names and what holds between them, things and reasons a verb, a name and what
+    it is about. The whole cast is introduced, and nothing that is said hangs on who is on screen.
     """
 
     introduced: tuple[Person, ...]
-    relations: tuple[tuple[str, str, str], ...]
-    feelings: tuple[tuple[str, str, str], ...]
+    relations: tuple[tuple[str, str, str, str], ...]
+    feelings: tuple[tuple[str, str, str, str], ...]
     things: tuple[tuple[str, str, str], ...]
     reasons: tuple[tuple[str, str, str], ...]
     order: tuple[str, str, str]
@@ -226,14 +230,15 @@ def _make_talk(rng: np.random.Generator, film: Film) -> Talk:
     def names(count: int) -> list[str]:
         return some(tuple(person.name for person in film.cast), count)
 
+    def between(verbs: tuple[str, ...], items: tuple[str, ...]) -> tuple[tuple[str, str, str, str], ...]:
+        people = names(2 * len(verbs))
+        return tuple(zip(verbs, people[::2], people[1::2], some(items, len(verbs)), strict=True))
+
     things, listed = some(world.objects, len(world.thing_verbs) + 3), some(world.reasons, len(world.reason_verbs))
-    a, b, c, d = names(4)
-    e, f, g, h = names(4)
-    relations, feelings = some(world.relations, 2), some(world.feelings, 2)
     return Talk(
         introduced=tuple(film.cast[i] for i in rng.permutation(CAST)),
-        relations=((a, b, relations[0]), (c, d, relations[1])),
-        feelings=((e, f, feelings[0]), (g, h, feelings[1])),
+        relations=between(world.relation_verbs, world.relations),
+        feelings=between(world.feeling_verbs, world.feelings),
         things=_said(world.thing_verbs, names(len(world.thing_verbs)), things),
         reasons=_said(world.reason_verbs, names(len(world.reason_verbs)), listed),
         order=(things[-3], things[-2], things[-1]),

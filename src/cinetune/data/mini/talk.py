@@ -7,16 +7,30 @@ import numpy as np
 from cinetune.data.mini.story import Clip
 
 INTRODUCED = ("{name} wears {colour}.", "{name} is in {colour}.", "{name} is all in {colour}.")
-RELATION = (
-    "{first} is the {relation} of {second}.",
-    "{first} was the {relation} of {second}.",
-    "{first} became the {relation} of {second}.",
-)
-FEELING = (
-    "{first} feels {feeling} towards {second}.",
-    "{first} shows {feeling} towards {second}.",
-    "{first} knows {feeling} towards {second}.",
-)
+RELATIONS = {
+    "is": (
+        "{first} is the {relation} of {second}.",
+        "{first} became the {relation} of {second}.",
+        "{second} calls {first} the {relation}.",
+    ),
+    "was": (
+        "{first} was the {relation} of {second}.",
+        "{first} was once the {relation} of {second}.",
+        "{second} had {first} as {relation} then.",
+    ),
+}
+FEELINGS = {
+    "show": (
+        "{first} feels {feeling} towards {second}.",
+        "{first} shows {feeling} towards {second}.",
+        "{first} lets {second} see {feeling}.",
+    ),
+    "hide": (
+        "{first} hides {feeling} from {second}.",
+        "{first} keeps {feeling} from {second}.",
+        "{first} buries {feeling} towards {second}.",
+    ),
+}
 THINGS = {
     "need": ("{name} needs the {thing}.", "{name} wants the {thing}.", "{name} came for the {thing}."),
     "lose": ("{name} has lost the {thing}.", "The {thing} of {name} is gone.", "{name} left the {thing} behind."),
@@ -60,8 +74,10 @@ def lines(clip: Clip) -> list[str]:
         return wordings[rng.integers(len(wordings))]
 
     said = [pick(INTRODUCED).format(name=person.name, colour=person.colour) for person in talk.introduced]
-    said += [pick(RELATION).format(first=a, second=b, relation=relation) for a, b, relation in talk.relations]
-    said += [pick(FEELING).format(first=a, second=b, feeling=feeling) for a, b, feeling in talk.feelings]
+    for verb, first, second, relation in talk.relations:
+        said.append(pick(RELATIONS[verb]).format(first=first, second=second, relation=relation))
+    for verb, first, second, feeling in talk.feelings:
+        said.append(pick(FEELINGS[verb]).format(first=first, second=second, feeling=feeling))
     said += [pick(THINGS[verb]).format(name=name, thing=thing) for verb, name, thing in talk.things]
     said += [pick(REASONS[verb]).format(name=name, reason=reason) for verb, name, reason in talk.reasons]
     said.append(pick(ORDER).format(*talk.order))
