@@ -210,6 +210,9 @@ def test_who_goes_by_content_agrees_with_itself_and_who_goes_by_place_does_not()
     by_place = {str(k): rotated(k, lambda place, k: 2) for k in range(5)}
     found = agreement_of_rotations(by_place, "logit")
     assert (found["consistent"], found["pairs_agreeing"], found["places"]["C"]) == (0.0, 0.0, 1.0)
+    # Right only where the right option stands at C.
+    assert found["accuracy_by_place"] == {"A": 0.0, "B": 0.0, "C": 1.0, "D": 0.0, "E": 0.0}
+    assert found["spread_by_place"] == 1.0
 
 
 def test_a_rotated_question_is_paired_with_itself():

@@ -69,6 +69,6 @@ def mlflow_metrics(measured: Mapping[str, Any]) -> dict[str, float | None]:
         found |= {f"drop/{name}/{short}": part["difference"] for short, part in content["drop"]["categories"].items()}
     if measured["rotations"]:
         agreement = measured["rotations"][SCORER]
-        found |= {f"rotations/{name}": agreement[name] for name in ("consistent", "pairs_agreeing")}
+        found |= {f"rotations/{name}": agreement[name] for name in ("consistent", "pairs_agreeing", "spread_by_place")}
         found |= {f"rotations/place/{letter}": share for letter, share in agreement["places"].items()}
     return found

@@ -125,12 +125,15 @@ def _side(rows: pd.DataFrame, scorer: str, task: Task) -> pd.DataFrame:
 
 
 def agreement_of_rotations(tables: Mapping[str, pd.DataFrame], scorer: str, task: Task = CINEPILE) -> dict[str, Any]:
-    """How much a choice depends on where its option stands: {"n", "consistent", "pairs_agreeing", "places"}.
+    """How much a choice depends on where its option stands.
+
+    {"n", "consistent", "pairs_agreeing", "places", "accuracy_by_place", "spread_by_place"}.
 
     `tables`: predictions under several rotations. consistent: share of questions for which every rotation chose
     the same option; pairs_agreeing: the mean over pairs of rotations; places: the share of choices that fell on
-    each letter, over all rotations. Only questions that every rotation answered count; an unparsed reply agrees
-    with nothing.
+    each letter, over all rotations; accuracy_by_place: the share of right choices where the right option stands at
+    each letter; spread_by_place: the greatest of them minus the least. Only questions that every rotation answered
+    count for the first three; an unparsed reply agrees with nothing.
     """
     columns = {}
     for name, predictions in tables.items():
@@ -140,13 +143,16 @@ def agreement_of_rotations(tables: Mapping[str, pd.DataFrame], scorer: str, task
     chosen = pd.concat(columns, axis=1, join="inner").to_numpy(dtype=float)
     number = chosen.shape[1]
     agreeing = [chosen[:, one] == chosen[:, other] for one in range(number) for other in range(one + 1, number)]
-    letters = pd.concat([scored(predictions, task)[scorer] for predictions in tables.values()])
-    counts = {letter: int((letters == letter).sum()) for letter in task.letters}
+    asked = pd.concat([scored(predictions, task) for predictions in tables.values()])
+    counts = {letter: int((asked[scorer] == letter).sum()) for letter in task.letters}
     total = sum(counts.values())
+    right = (asked[scorer] == asked["gold"]).groupby(asked["gold"]).mean()
     n = len(chosen)
     return {
         "n": n,
         "consistent": float((chosen == chosen[:, :1]).all(axis=1).mean()) if n else None,
         "pairs_agreeing": float(np.mean(agreeing)) if n and agreeing else None,
         "places": {letter: count / total if total else None for letter, count in counts.items()},
+        "accuracy_by_place": {letter: float(right[letter]) if letter in right else None for letter in task.letters},
+        "spread_by_place": float(right.max() - right.min()) if len(right) else None,
     }

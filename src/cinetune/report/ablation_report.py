@@ -50,22 +50,23 @@ def sections(measured: Mapping[str, Any]) -> list[Section]:
     if not measured["rotations"]:
         return [drops]
     letters = description.saved(measured.get("task")).letters
-    rows = [
-        [
-            scorer,
-            f"{found['n']:,}",
-            formatting.percent(found["consistent"]),
-            formatting.percent(found["pairs_agreeing"]),
-            *(formatting.percent(found["places"][letter]) for letter in letters),
-        ]
-        for scorer, found in measured["rotations"].items()
-    ]
-    headers = ["Scorer", "Questions", "Same option always", "Two rotations agree", *(f"chose {x}" for x in letters)]
+    chosen, right = [], []
+    for scorer, found in measured["rotations"].items():
+        same = [formatting.percent(found[name]) for name in ("consistent", "pairs_agreeing")]
+        chosen.append([scorer, f"{found['n']:,}", *same, *(formatting.percent(found["places"][x]) for x in letters)])
+        by_place = [formatting.percent(found["accuracy_by_place"][x]) for x in letters]
+        right.append([scorer, *by_place, formatting.percent(found["spread_by_place"])])
     note = (
         "Each question was asked with its options in several rotations, behind one reading of its clip. A model that "
-        "goes by the options' content chooses the same one always, and each letter equally often over a full round."
+        "goes by the options' content chooses the same one always, and each letter equally often over a full round. "
+        "Below, how often it was right where the right option stood at each letter, and the spread in points."
     )
-    return [drops, Section("Does the place of an option matter?", [note], [Table(headers, rows)])]
+    headers = ["Scorer", "Questions", "Same option always", "Two rotations agree", *(f"chose {x}" for x in letters)]
+    places = ["Scorer", *(f"right at {x}" for x in letters), "Spread"]
+    return [
+        drops,
+        Section("Does the place of an option matter?", [note], [Table(headers, chosen), Table(places, right)]),
+    ]
 
 
 def write(target: Path, measured: Mapping[str, Any]) -> None:
