@@ -27,6 +27,11 @@ def test_a_drop_is_the_plain_accuracy_less_the_ablated_one():
     logged = ablation_effects.mlflow_metrics(measured)
     assert logged["drop/neither"] == found["drop"]["overall"]["difference"] and "drop/neither/temp" in logged
     assert f"{100 * logged['drop/neither']:+.1f} (" in ablation_report.console(measured)
+    (section,) = ablation_report.sections(measured)
+    assert "CRD: Character and Relationship Dynamics" in section.paragraphs[1]
+    whole, parts = section.tables
+    assert whole.rows[1][:3] == ["neither", "black frames and no subtitles", f"{found['drop']['overall']['n']:,}"]
+    assert parts.rows[-1] == ["questions", *(f"{part['n']:,}" for part in found["drop"]["categories"].values())]
 
 
 def test_rotations_are_judged_together_with_the_plain_evaluation():

@@ -308,6 +308,19 @@ def test_a_trace_shows_the_frames_and_what_was_said(pages: Pages) -> None:
         page.get_by_text(told).first.wait_for()
 
 
+def test_the_report_fits_a_laptops_screen_and_opens_on_the_result(pages: Pages) -> None:
+    page = pages.browser.new_page(viewport=SIZE)
+    page.goto((pages.root / "outputs/report/report.html").as_uri())
+    for heading in ("By category", "Three ways to read an answer", "What the fine-tune changed"):
+        page.get_by_role("heading", name=heading).wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZE["width"]
+    broken = "found => found.filter(image => !image.naturalWidth).length"
+    assert page.locator("img").count() > 5 and page.locator("img").evaluate_all(broken) == 0
+    path = pages.pictures / "report.png"
+    page.screenshot(path=path)
+    assert path.stat().st_size < MOST_PICTURE_BYTES
+
+
 def test_reports_charts_and_tables_are_shown_among_the_artifacts(pages: Pages) -> None:
     page = pages.open(f"/experiments/0/runs/{pages.run(LOOP)}/artifacts")
     page.get_by_text("report", exact=True).first.click()

@@ -23,6 +23,21 @@ PIPELINE_MODELS = ("base", "finetuned")
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
 ROTATIONS = tuple(name for name in ABLATIONS if name.startswith("rotation_"))
 
+# What the model sees under each; rotations move the options on.
+SEEN = {
+    PLAIN: "everything",
+    "no_frames": "black frames",
+    "no_subtitles": "no subtitles",
+    "neither": "black frames and no subtitles",
+    "one_frame": "the middle frame, repeated",
+    "shuffled": "the frames in another order",
+}
+
+
+def seen_under(ablation: str) -> str:
+    """In words."""
+    return SEEN.get(ablation) or f"everything, the options moved on by {rotation_of(ablation)}"
+
 
 def of_task(task: Task) -> tuple[str, ...]:
     """Those that change something: with four options there are three ways to move them on, and without words none."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cinetune.evaluation.ablation_effects import SCORER
+from cinetune.evaluation.ablations import PLAIN, seen_under
 from cinetune.files import whole_folder, write_json
 from cinetune.report import formatting, rendering
 from cinetune.report.rendering import Section, Table
@@ -15,37 +16,49 @@ from cinetune.task import description
 
 
 def table(measured: Mapping[str, Any]) -> Table:
-    """One row an ablation: accuracy, drop with interval, p, drop by category."""
-    shorts = description.saved(measured.get("task")).categories
-    rows = [["nothing withheld", formatting.score_text(measured["plain"]), "", "", *[""] * len(shorts)]]
+    """One row an ablation: what the model sees, questions, accuracy, drop with interval, p."""
+    plain = measured["plain"]
+    rows = [["nothing withheld", seen_under(PLAIN), f"{plain['n']:,}", formatting.score_text(plain), "", ""]]
     for name, content in measured["ablations"].items():
-        overall, categories = content["drop"]["overall"], content["drop"]["categories"]
-        rows.append(
-            [
-                name,
-                formatting.score_text(content["accuracy"]),
-                formatting.change(overall),
-                formatting.p_value(overall["p_value_holm"]),
-                *(formatting.change(categories[short]) for short in shorts),
-            ]
-        )
-    return Table(["Ablation", "Accuracy", "Drop", "p", *(short.upper() for short in shorts)], rows)
+        overall = content["drop"]["overall"]
+        accuracy = formatting.score_text(content["accuracy"])
+        drop = formatting.change(overall), formatting.p_value(overall["p_value_holm"])
+        rows.append([name, seen_under(name), f"{overall['n']:,}", accuracy, *drop])
+    return Table(["Ablation", "The model sees", "Questions", "Accuracy", "Drop", "p"], rows)
+
+
+def by_category(measured: Mapping[str, Any]) -> Table:
+    """The drop in each category, one row an ablation; the last row counts questions."""
+    shorts = description.saved(measured.get("task")).categories
+    drops = {name: content["drop"]["categories"] for name, content in measured["ablations"].items()}
+    rows = [[name, *(formatting.drop(parts[short]) for short in shorts)] for name, parts in drops.items()]
+    fewest = {short: min(parts[short]["n"] for parts in drops.values()) for short in shorts}
+    return Table(
+        ["Drop by category", *(short.upper() for short in shorts)],
+        [*rows, ["questions", *(f"{fewest[short]:,}" for short in shorts)]],
+    )
 
 
 def console(measured: Mapping[str, Any]) -> str:
     content = table(measured)
-    return formatting.aligned([[str(cell) for cell in row[:4]] for row in (content.headers, *content.rows)])
+    shown = [[str(cell) for cell in row] for row in (content.headers, *content.rows)]
+    return formatting.aligned([[name, *figures] for name, _, _, *figures in shown])
 
 
 def sections(measured: Mapping[str, Any]) -> list[Section]:
+    tables, legend = [table(measured)], []
+    if categories := description.saved(measured.get("task")).categories:
+        tables.append(by_category(measured))
+        legend = ["; ".join(f"{short.upper()}: {' '.join(name.split())}" for short, name in categories.items())]
     drops = Section(
         "What is lost",
         [
             f"Percent correct by {SCORER}. The drop is in percentage points on the same questions, with its 95 % "
             f"interval over {measured['resampled']}; a positive drop is a loss. p is that of a sign-flip test, "
-            f"adjusted by Holm for the {len(measured['ablations'])} ablations. {few_sentence(measured['resampled'])}"
+            f"adjusted by Holm for the {len(measured['ablations'])} ablations. {few_sentence(measured['resampled'])}",
+            *legend,
         ],
-        [table(measured)],
+        tables,
     )
     if not measured["rotations"]:
         return [drops]

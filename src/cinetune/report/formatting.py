@@ -37,6 +37,11 @@ def change(part: Mapping[str, Any]) -> str:
     return f"{text} ({100 * interval[0]:+z.1f} to {100 * interval[1]:+z.1f}){_few(part)}" if interval else text
 
 
+def drop(part: Mapping[str, Any]) -> str:
+    """`change` without its plus signs, for a column of losses."""
+    return change(part).replace("+", "")
+
+
 def _few(part: Mapping[str, Any]) -> str:
     return FEW if part.get("few_clusters") else ""
 
