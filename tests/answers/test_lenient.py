@@ -145,6 +145,9 @@ def test_none_of_the_above_is_an_answer_where_it_is_an_option():
         "Answer: ",
         "The dog ",
         "the answer is not A, ",
+        "Hold on. ",
+        "if A, B otherwise ",
+        "a knife and then ",
     ],
 )
 def test_reading_takes_time_in_proportion_to_length(unit):

@@ -98,6 +98,15 @@ PIECES = (
         "Ж",
         "ß",
         "İ",
+        "ı",
+        "(ii)",
+        "number 2",
+        "her",
+        "if",
+        "otherwise",
+        "第二个选项",
+        "두 번째",
+        "उत्तर",
         "ﬁ",
         "\u0301",
         "\u200d",
@@ -112,7 +121,14 @@ PIECES = (
 )
 CHOICES = (
     *(replies.BEACH, replies.RED, replies.TWO, replies.MAN, replies.LABELLED, replies.THREE, ("",), ("a", "b"), ()),
-    *(("(", "[x", "*", "\\", "."), ("§", "\n", "a\n b", "the", "the the"), ("1. x", "2. y"), ("A", "B", "C", "D", "E")),
+    *(
+        ("(i) a dream", "(ii) a lie"),
+        ("her ring", "his ring", "the rings"),
+        ("(", "[x", "*", "\\", "."),
+        ("§", "\n", "a\n b", "the", "the the"),
+        ("1. x", "2. y"),
+        ("A", "B", "C", "D", "E"),
+    ),
 )
 
 

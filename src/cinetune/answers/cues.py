@@ -4,36 +4,42 @@ from __future__ import annotations
 
 import re
 
-from cinetune.answers.words import NOUN
+from cinetune.answers.words import CHOOSE, CONJUNCTION, LETTER_NOUN, MAYBE, NOUN, OPTION_NOUN
 
 FILLER = (
     r"(?:(?:the|my|your|final|correct|best|right|most|likely|probable|probably|perhaps|maybe|definitely|clearly|simply"
     r"|actually|of course|to be|be|that|for|with|on|option|choice|letter|answer|number|as follows|given by|indeed|still"
-    r"|therefore|thus|then|just|it is|it's|la|le|el|die|der|das|a|o|het|de|letra|lettre|lettera|buchstabe|opci[oó]n"
-    r"|opção"
-    r"|option|вариант|буква|選項|选项|entweder)(?!\w)[ ,:]*)*"
+    r"|therefore|thus|then|just|it is|it's|la|le|el|die|der|das|a|o|het|de"
+    rf"|{OPTION_NOUN}|{LETTER_NOUN}|entweder|voor|por|pour|per|für|{MAYBE})(?!\w)[ ,:]*)*"
 )
 COPULA = (
-    r"(?:is|are|was|be|would be|must be|should be|has to be|will be|seems to be|appears to be|remains|est|es|é|è|ist"
+    r"(?:is|are|was|(?:(?:would|will|must|should|has|have|seems?|appears?|needs)(?: (?:have|to|probably|likely"
+    r"|then))* )?be"
+    r"|remains|est|es|é|è|ist"
     r"|lautet"
-    r"|wäre|är|er|jest|to|adalah|là|είναι|هي|هو|है|serait|sería|seria|sarebbe|as|be)(?!\w)|是|为|為|は|은|는|が|[:=→-]|->|=>"
+    r"|wäre|är|er|jest|to|este|je|on|adalah|là|είναι|هي|هو|है|serait|sería|seria|sarebbe|as|be)(?!\w)|是|为|為|は|은|는|が"
+    r"|[:=→-]|->|=>"
 )
-QUOTES = r"[ \"'(\[{<:=>-]*"
+QUOTES = r"[ \"'(\[{}<:=>-]*"
 ANSWER = re.compile(
     # "The answer is", "Final answer:", "Die Antwort lautet", "答えは"
     rf"(?:(?<![\w-])(?:{NOUN})|答案|正解|回答|答え)(?:应该|應該)?(?:\(s\)|'s)?(?: (?:here|now|to this(?: question)?"
     rf"|to the question|for me|correcta|correcte|correta|corretta"
-    rf"|juste|richtig|certa|giusta|prawidłowa))?[ \"')]*(?:(?:{COPULA})[ ]*)*{FILLER}{QUOTES}$"
+    rf"|juste|richtig|certa|giusta|prawidłowa|corect|الصحيحة|الصحيح))?[ \"')]*(?:(?:{COPULA})[ ]*)*{FILLER}{QUOTES}$"
     # "I choose", "going with"
     r"|(?:^|[,.;:!] ?|\b(?:i|we|i'd|i'll|i'm|i am|i would|i will|let's|let us|i must|i have to|you should|should"
     r"|you must|so|then|and)[ ])"
-    r"(?:(?:would|will|now|do|going to|have to|must|go and|therefore|thus|rather|probably|still|definitely)[ ])*"
+    r"(?:(?:would|will|now|do|going to|have to|must|go and|therefore|thus|rather|probably|still|definitely"
+    r"|inclined to)[ ])*"
     r"(?:choose|chose|choosing|pick|picked|picking|select|selected|selecting|go(?: (?:with|for))?|going(?: (?:with"
     r"|for))?"
     rf"|went with|opt(?: for)?|settle on|say|prefer|vote(?: for)?|lean(?: towards?)?"
-    rf"|leaning towards?)[ ,:]*{FILLER}{QUOTES}$"
-    rf"|(?:wähle|nehme|choisis|dirais|elijo|escolho|scelgo|kies|выбираю|选择|选|選ぶ|選)[ ]*{FILLER}{QUOTES}$"
-    rf"|\b(?:the )?(?:correct|right|best|proper|richtig|richtige|correcto|correcta|correto)(?: (?:is|one is|ist|es|é"
+    rf"|leaning(?: towards?)?|put me down for)[ ,:]*{FILLER}{QUOTES}$"
+    rf"|(?<!\w)(?:{CHOOSE}|tippe auf|zou)[ ]*{FILLER}{QUOTES}$"
+    rf"|(?:أختار|выбираю|选择|选|選ぶ"
+    rf"|選)[ ]*{FILLER}{QUOTES}$"
+    rf"|\b(?:the )?(?:correct|right|best|proper|सही|doğru|richtig|richtige|correcto|correcta|correto)(?: (?:is"
+    rf"|one is|ist|es|é"
     rf"|est))?[: ]+{QUOTES}$",
     re.IGNORECASE,
 )
@@ -47,13 +53,18 @@ MODAL = re.compile(
     re.IGNORECASE,
 )
 JUDGED = re.compile(
-    r"(?:\b(?:it|this|that|which|there|i think|i believe|i guess|i suppose|i'd say|must|should|would|has|points?"
+    rf"(?:\b(?:{MAYBE}|it|this|that|which|there|i think|i believe|i guess|i suppose|i'd say|must|should|would|has"
+    rf"|points?"
     r"|leaves?"
     r"|so|therefore|thus|hence|probably|definitely|certainly|clearly|surely|obviously|most likely|likely|maybe"
     r"|perhaps|is|are|was|be"
-    r"|it's|that's|leads? to|leading to|points? to|points? towards?|pointing to|correspond\w* to|leaving|es ist"
+    r"|it's|that's|left with|agree with|means?|meaning|leads? to|leading to|points? to|points? towards?|pointing to"
+    r"|correspond\w* to|leaving"
+    r"|es ist"
     r"|das ist|c'est|es|é|è|think|believe|guess|suppose|matches|favou?rs?|supports|suggests|indicates|only|looks? like"
-    r"|seems? like|rather|sia|sei|soit|sea|seja|que|che|dass|是|应该是|это|adalah)(?!\w)|[:=→是は]|->|=>)"
+    r"|seems? like|rather|sia|sei|soit|sea|seja|que|che|dass|że to|zdaniem|ich bin für|أنها|أنه|würde ich|werde ich"
+    r"|würde|werde|是|应该是|это"
+    r"|adalah)(?!\w)|[:=→是は는은]|->|=>)"
     rf"(?: (?:is|be|was|to|us|would|must|should|has|have|can only|only)(?!\w))*[ ,:]*{FILLER}{QUOTES}$|^\W*(?:(?:la"
     rf"|le|el|die|o|the)\b\W*)?$",
     re.IGNORECASE,
@@ -64,7 +75,9 @@ SURE_OF_TEXT = re.compile(
     re.IGNORECASE,
 )
 CORRECTION = re.compile(
-    r"(?:^|[\s,;:(-])(?:(?:oh |oops|hmm|ah )?[, ]*(?:no\b[ ]*[,:.!-]|nope\b|wait\b|hold on\b|sorry\b|correction\b"
+    r"(?:^|[\s,;:(-])(?:(?:oh |oops|hmm|ah )?[, ]*(?:no\b[ ]*[,:.!-]|nope\b|wait\b|h(?:old|ang) on\b|sorry\b"
+    r"|correction\b"
+    r"|(?:edit|edited|update|updated|erratum):"
     r"|actually\b"
     r"|scratch that|"
     r"make (?:that|it)\b|my (?:mistake|bad)|i (?:mean|meant)\b|or rather\b|rather[,:]|on second thoughts?"
@@ -74,16 +87,21 @@ CORRECTION = re.compile(
     r"|(?:chang|switch|revis)\w* [^§.]{0,20}(?:from § )?to)[ ,:.!-]*)+"
     rf"(?:(?:it|that|this|the|my|answer|is|it's|that's|should|would|be|must|i'd|i|say|think|to|must be|go|with"
     rf"|choose|correct"
-    rf"|final|option|choice|am|changing|now|no|right|one|pick)(?!\w)[ ,:]*)*{QUOTES}$",
+    rf"|final|option|choice|am|changing|now|no|right|one|pick|maybe|perhaps|probably)(?!\w)[ ,:]*)*{QUOTES}$",
     re.IGNORECASE,
 )
 RETRACTED = re.compile(
-    r"(?:(?<=[.!?\n] )|(?<=\n))(?:(?:oh|hmm|oops|but|wait|hold on|ah)[,. ]*)*(?:no[,. ]*wait|wait[,. ]*no|scratch that|"
+    r"(?:(?<=[.!?\n] )|(?<=\n))(?:(?:oh|hmm|oops|but|wait|h(?:old|ang) on|ah|no|nope|sorry|well)[,. ]+)*(?:wait"
+    r"|h(?:old|ang) on|scratch that|"
     r"that(?:'s| is|'s all| was) (?:wrong|incorrect|not right|a mistake)|i was wrong|no)[.!](?=\s|$)",
     re.IGNORECASE,
 )
+TAGGED = re.compile(
+    r", ?(?:right|correct|no|don't you think|(?:is|does|would|has|must)n't (?:it|that|he|she))$", re.IGNORECASE
+)
 HEDGED = re.compile(
-    r"(?:\b(?:maybe|perhaps|probably|possibly|i think|i guess|guess|answer|i'd say)\b[ :,]*(?:it's|it is|is|option)?"
+    r"(?:\b(?:hmm|well|um|maybe|perhaps|probably|possibly|i think|i guess|guess|answer|i'd say)\b[ :,]*(?:it's|it is"
+    r"|is|option)?"
     r"|\b(?:not (?:sure|certain)|unsure|don't know|no idea)[,.: ]+)[ ]*$",
     re.IGNORECASE,
 )
@@ -95,11 +113,14 @@ YES_OR_NO = re.compile(
     re.IGNORECASE,
 )
 LABEL_VERDICT = re.compile(
-    r" ?[:=.,→-]* ?\(?(?:(?P<no>no way|not at all|nope|never|doubtful|hardly|no|not?(?: \w+)? (?:correct|right"
+    r" ?[:=.,→-]* ?\(?(?:(?P<no>(?:the )?least (?:likely|probable|plausible|convincing|fitting)|no way|not at all"
+    r"|nope|never|doubtful|hardly|no|not?(?: \w+)? (?:correct|right"
     r"|possible|likely|supported|shown|the answer)|wrong"
     r"|incorrect"
     r"|false|✗|eliminated|excluded|ruled out|rejected|unlikely|impossible|x|distractor|trap)"
-    r"|(?P<yes>yes|correct|right|true|✓|best|this is (?:it|correct|right)|the (?:(?:correct|right|best) )?(?:answer"
+    r"|(?P<yes>yes|correct|right|true|✓|(?:the )?most (?:likely|probable|plausible|convincing|fitting)|likeliest"
+    r"|best|as (?:the )?(?:most \w+|best|correct|right)(?: (?:answer|option|choice|one))?|this is (?:it|correct"
+    r"|right)|the (?:(?:correct|right|best) )?(?:answer"
     r"|one|choice)))\)?(?=\s*(?:$|[,.;§(-]))",
     re.IGNORECASE,
 )
@@ -112,9 +133,13 @@ PREDICATE = re.compile(
     r"|show"
     r"|come|take|make|feel|get|occur|involve|mention|refer|describe|contain|suggest|imply|only|never|more|less"
     r"|falls?|better|best|wins"
-    r"|misses|won|stay|ist|est|es|é|è|requires?|needs?|assumes?|ignores?|captures?|reflects?|summari[sz]es?"
+    r"|misses|won|stay|ist|est|es|é|è|jest|stimmt|passt|requires?|needs?|assumes?|ignores?|captures?|reflects?"
+    r"|summari[sz]es?"
     r"|represents?)(?:s|es|ed)?(?:n't)?(?!\w)"
-    r"|(?:ではありません|ではない|じゃない|가|이|が|は|是|不|out\b|wrong\b|incorrect\b|unlikely\b|hardly\b|not\b|no\b(?=\s*$)))",
+    r"|(?:ではありません|では?な[いく]|じゃな[いく]|नहीं|değil(?!\w)|です|だと|입니다|예요|이에요|이다|चुन|सही|هو|هي|가|이|が|は|是|不|out\b|wrong\b"
+    r"|incorrect\b"
+    r"|unlikely\b|hardly\b|not\b"
+    r"|no\b(?=\s*$)))",
     re.IGNORECASE,
 )
 MODAL_PREDICATE = re.compile(
@@ -124,21 +149,27 @@ MODAL_PREDICATE = re.compile(
     re.IGNORECASE,
 )
 APPROVED = re.compile(
-    r"\b(?:correct|right|true|wrong|incorrect|false|richtig|correcte?|correcta|correta)(?:\s*(?:here|too|one|answer"
+    r"\b(?:correct|right|true|wrong|incorrect|false|richtig|correcte?|correcta|correta|corretta|giusta|stimmt|passt"
+    r"|poprawna|prawidłowa|doğru|верно|الصحيحة?|सही है)(?:\s*(?:here|too"
+    r"|one|answer"
     r"|option|choice|best))*\W*$",
     re.IGNORECASE,
 )
 IS_ANSWER = re.compile(
     r"\b(?:is|as|be|was)\b[^§]{0,30}\b(?:answer|the (?:correct|right|best|only|most)[\w -]{0,20}(?:option|choice|one"
-    r"|description|explanation|candidate|fit|match|remaining)|my (?:final )?(?:pick|choice|answer|guess|bet)"
-    r"|what i(?:'d| would| will)? (?:choose|pick|say|go with|select))\b|정답|正し|正解|正确|答案",
+    r"|description|explanation|candidate|fit|match|remaining)|the (?:natural|obvious|logical|safest|clear|sensible"
+    r"|strongest|likeliest|winning|remaining|preferred|intended) \w+|my (?:final )?(?:pick|choice|answer|guess|bet)"
+    r"|what i(?:'d| would| will)? (?:choose|pick|say|go with|select)|the one(?=\W*$| (?:that )?(?:i|we)\b))\b|정답|正し"
+    r"|正解|正确|答案",
     re.IGNORECASE,
 )
 FITS = re.compile(
     r"\b(?:fits?|match(?:es)?|works?|makes? (?:the )?(?:most )?sense|holds|stands|wins?|won|remains?|best|most"
     r"|likely|describes?"
-    r"|explains?|captures?|reflects?|summari[sz]es?|supported|left|is it|preferable|closest|strongest|safest|likeliest"
-    r"|nearest|probable|consistent|clear|only|obvious|right|correct)\b",
+    r"|explains?|captures?|reflects?|summari[sz]es?|supported|(?:is|are|one|only) left|is it"
+    r"|preferable|closest|strongest|safest|likeliest"
+    r"|nearest|my vote|probable|consistent|clear|only|obvious|right|correct)\b"
+    r"|^ ?(?:です|だと|입니다|예요|이에요|이다|चुन)",
     re.IGNORECASE,
 )
 COMPARATIVE = re.compile(
@@ -147,11 +178,12 @@ COMPARATIVE = re.compile(
 )
 LESS = re.compile(r"\b(?:less|worse|weaker|not)\b|n't\b", re.IGNORECASE)
 COMPARED_TO = re.compile(
-    r"(?:\b(?:than|over|instead of|beats|versus|vs\.?|compared (?:to|with)|in place of)|(?<=§)>"
+    r"(?:\b(?:than|over|ahead of|instead of|beats|versus|vs\.?|compared (?:to|with)|in place of)|(?<=§)>"
     r"|(?<=§ )>)[ ]*(?:the )?[\"'(]*$|\bprefer(?:able)?\b[^§]*§ to $",
     re.IGNORECASE,
 )
-WINNER_PRECEDES = re.compile(r" ?(?:>|\b(?:over|rather than|instead of|beats)\b) ?§", re.IGNORECASE)
+AMOUNT = re.compile(r"(?<!§ )\b(?:less|more|fewer|longer|shorter|earlier|later) than (?:the |an? )?$", re.IGNORECASE)
+WINNER_PRECEDES = re.compile(r" ?(?:>|\b(?:over|ahead of|rather than|instead of|beats)\b) ?§", re.IGNORECASE)
 LOSER_FOLLOWS = WINNER_PRECEDES
 NEUTRAL = re.compile(
     r" (?:was|were|happens|happened|comes|came|shows|is (?:shown|seen|mentioned|close|tempting|where|when|only|also"
@@ -159,7 +191,7 @@ NEUTRAL = re.compile(
     re.IGNORECASE,
 )
 NOR = re.compile(r"^\W*(?:and|or|nor|,)\b", re.IGNORECASE)
-ALL_BUT = re.compile(r"\b(?:anything|everything|all|any|every option|none) but ", re.IGNORECASE)
+ALL_BUT = re.compile(r"\b(?:anything|everything|all|any|every option) but ", re.IGNORECASE)
 REASON = re.compile(
     r"[)\]}.:\"' ]*,?[ ]*(?:because|since|as|for|due to|given|i think|i believe|i guess|probably|most likely"
     r"|definitely|obviously|clearly)\b",
@@ -167,7 +199,8 @@ REASON = re.compile(
 )
 DASHED_REASON = re.compile(r" ?(?:[-:,)(]|->) ?[\w§]")
 HYPOTHETICAL = re.compile(
-    r"\b(?:if|whether|unless|thought|initially|originally|at first|first (?:i|it|we)|would have|was going|were going"
+    r"\b(?:if|whether|unless|thought|initially|originally|at first|first (?:i|it|we)|would have(?! to)|was going"
+    r"|were going"
     r"|tempted|tempting"
     r"|(?:some|many|people|others|one|someone|anyone|you(?! (?:should|must|have)))(?: \w+)? (?:could|might|may|would"
     r"|can|think|say|choose"
@@ -177,20 +210,25 @@ HYPOTHETICAL = re.compile(
     r"|look(?:ing)? at)\b(?![^§]*\b(?:i|the answer)\b)",
     re.IGNORECASE,
 )
+# These tell a first thought of a letter; of an option's words, the first of two events, or what is spoken of.
+OF_LETTERS = re.compile(r"\b(?:initially|originally|at first|about)\b", re.IGNORECASE)
 OTHER_RANK = re.compile(
     r"\b(?:runner[- ]?up|second(?:[- ](?:best|choice|place|guess|option))|next best|close second|alternative(?:ly)?"
     r"|other (?:option|answer|choice|candidate|possibility)"
-    r"|distractor|trap|tempting|plausible|possible|worst|least|backup|fallback|mistake|close|similar|almost|nearly"
+    r"|distractor|trap|tempting|plausible|possible|pretend\w*|feign\w*|worst|least|backup|fallback|mistake|close"
+    r"|similar|almost"
+    r"|nearly"
     r"|initial|previous|earlier|original|preliminary)\b[^.§]{0,25}$",
     re.IGNORECASE,
 )
-LABEL = re.compile(r"(?:^|[.!?;(] ?|^\W+|[-•] )([^\W\d§][^:.!?;§()]{0,40}):", re.MULTILINE)
+LABEL = re.compile(r"(?:^|[.!?;(\[] ?|^[^\w§]+|[-•] )([^\W\d§][^:.!?;§()]{0,40}):", re.MULTILINE)
 ANSWER_LABEL = re.compile(
     rf"^(?!.*\b(?:wrong|incorrect|other|alternative|second|possible|plausible|worst|false|eliminated|rejected"
     rf"|excluded|not|previous"
     rf"|earlier|all|answer (?:options|choices)|question|options|choices)\b).*(?:(?<!\w)(?:{NOUN}|final|most likely"
     rf"|likeliest|elimination|so|therefore|thus|hence|correction|is|"
     r"assistant|my|wait|sorry|actually|no|best|correct|right|would|be|say|it|think|go with|choose|summary|hence"
+    r"|sagen|dirais|diría|diria|direi"
     r"|a)(?!\w)|答|解|选|选)",
     re.IGNORECASE,
 )
@@ -198,14 +236,19 @@ BEFORE_OWN_TEXT = re.compile(r"[()\]}.:,\" -]*(?:that |because |is that |is )?")
 PHRASE_END = re.compile(
     r"[\"')\]}]*\s*(?:$|[.!?,;:\n(✓✗-]|(?:because|since|as|is|and|or|but|was|fits|seems|would)\b)", re.IGNORECASE
 )
-CONJUNCTION = r"(?:and/or|or|and|nor|versus|vs\.?|oder|und|ou|et|y|o|または|か|和|或)"
 JOINED = re.compile(
     rf"[)\]}}\"' ]*(?:[ ,/&+]|\b{CONJUNCTION}(?!\w)|(?<= ){CONJUNCTION}(?= ))*(?:(?:maybe|perhaps|possibly|even|also"
     rf"|either) )?[(\[{{\"' ]*",
     re.IGNORECASE,
 )
+# "A, and B is wrong" and "A, B is wrong": the verb is the last one's alone.
+SPLICED = re.compile(r"[)\]}\"' ]*, ?(?:and |but )?[(\[{\"' ]*")
+SINGULAR = re.compile(
+    r"[)\]}\"' ]*(?:is|isn't|was|wasn't|does|doesn't|has|hasn't|fits|fails|seems|makes|contradicts)\b"
+)
 JOINED_ON = re.compile(rf"[)\]}}\"' ]*(?:,|,? {CONJUNCTION} )", re.IGNORECASE)
 ENUMERATED = re.compile(r"[)\]}\"' ]*[.:][ ]*")
+WITHIN_SENTENCE = re.compile(r"\w[\"' ]*$")
 CONTRASTED = re.compile(r"\b(?:not|isn't|no|rather than|instead of)\s$", re.IGNORECASE)
 TEMPTING = re.compile(
     r"\b(?:tempting|close|similar|interesting|attractive|a trap|a distractor|next|second|at first(?: sight| glance)?"
@@ -222,4 +265,18 @@ RANGE, FROM = (
 TOO = re.compile(r" (?:too|as well|neither|also|second)\b", re.IGNORECASE)
 ELLIPSIS = re.compile(r" (?:is|does|was)\W*", re.IGNORECASE)
 LISTED = re.compile(r"\b(?:and|or|nor)\b", re.IGNORECASE)
+CASES = re.compile(r"\bif\b.*\b(?:otherwise|else|if not|if)\b", re.IGNORECASE)
+# "If he lies, the answer is B"; "if I had to guess" and "if we look closer" are no conditions.
+CASE = r"(?!(?:i|we|you|one|forced|asked|pressed|anything|so|that|not (?:mistaken|wrong)|there|it (?:has|had|must))\b)"
+CONDITION = re.compile(rf"^\W*(?:and |but |so |or )?(?:if|unless|in case) {CASE}", re.IGNORECASE)
+ONLY_IF = re.compile(rf"\b(?:would|could|might)\b.*\bif {CASE}|\bonly (?:if|when)\b|\bunless\b", re.IGNORECASE)
+# "Both the music and a fight": the first of two need not be an option.
+BOTH = re.compile(r"\bboth\b[^§]* and (?:also )?$", re.IGNORECASE)
+# What is only granted: "B might seem right".
+CONCEDED = re.compile(
+    r"[ ]*(?:also |first |at first |initially )?(?:may|might|could|can)(?: \w+)? (?:seem|look|appear|sound|feel)\b",
+    re.I,
+)
+IN_REASON = re.compile(r"\b(?:because|since|given that|seeing that|weil|denn|porque|parce que|perché)\b[^,;:§]*$", re.I)
+FRAGMENT_REASON = re.compile(r"[\"')\]]*, (?:because|since|as|given that)\b", re.IGNORECASE)
 IF = re.compile(r"\b(?:if|whether|unless)\b", re.IGNORECASE)

@@ -12,14 +12,18 @@ from cinetune.task.description import LETTERS
 
 # Greek, Cyrillic, Cherokee and Lisu letters that look like Latin ones; NFKC folds full-width and circled ones.
 LOOK_ALIKES = str.maketrans(
-    "ΑΒΕАВСЕасеԁᎪᏴᏟᎠᎬꓮꓐꓚꓓꓰΗНΙІЈᎻᎫꓝꓖꓧꓲꓙ’‘“”«»—–−✅☑✔❌✘✖§",
-    'ABEABCEacedABCDEABCDEHHIIJHJFGHIJ\'\'""""---✓✓✓✗✗✗ ',
+    "ıİΑΒΕАВСЕасеԁᎪᏴᏟᎠᎬꓮꓐꓚꓓꓰΗНΙІЈᎻᎫꓝꓖꓧꓲꓙ’‘“”«»—–−✅☑✔❌✘✖§",
+    'iIABEABCEacedABCDEABCDEHHIIJHJFGHIJ\'\'""""---✓✓✓✗✗✗ ',
 )
-CYRILLIC_OR_GREEK_WORD = re.compile(r"[\u0370-\u03ff\u0400-\u04ff]{2,}")
+# The Russian "but" is a word of one letter.
+CYRILLIC_OR_GREEK_WORD = re.compile(r"[\u0370-\u03ff\u0400-\u04ff]{2,}|(?<=, )а(?= )")
+# The scripts of India and South East Asia, which spell with combining marks.
+SPELLED_WITH_MARKS = re.compile(r"[\u0900-\u0eff]")
 THOUGHT = re.compile(r"<think(?:ing)?>[^<]*</think(?:ing)?>", re.IGNORECASE)
 TAG = re.compile(r"</?[a-z_]{2,20}>", re.IGNORECASE)
 LATEX = re.compile(r"\\(?:text|textbf|mathbf|mathrm|rm|bf)\b|\\[()\[\]]")
 JSON_COMMA, JSON_KEY = re.compile(r"(?<=[\"'\d])\s*,\s*(?=[\"']\w+[\"']\s*:)"), re.compile(r"[\"'](\w{1,30})[\"']\s*:")
+CHECKED, UNCHECKED = re.compile(r"\[[xX]\]"), re.compile(r"\[ \]")
 EAST_ASIAN = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 BESIDE = rf"[{span(LETTERS)}{span(LETTERS).lower()}0-9]"
 BESIDE_EAST_ASIAN = re.compile(rf"(?<={EAST_ASIAN})(?={BESIDE})|(?<={BESIDE})(?={EAST_ASIAN})")
@@ -28,6 +32,7 @@ BESIDE_EAST_ASIAN = re.compile(rf"(?<={EAST_ASIAN})(?={BESIDE})|(?<={BESIDE})(?=
 def reply_to_read(text: str, choices: Sequence[str]) -> str:
     """The model's own turn in one form, without private reasoning and without an echo of the option list."""
     reply = LATEX.sub(" ", TAG.sub("\n", THOUGHT.sub("\n", reply_of(text))))
+    reply = UNCHECKED.sub("✗", CHECKED.sub("✓", reply))
     reply = JSON_KEY.sub(r"\1:", JSON_COMMA.sub("\n", reply))
     own = span(of(choices))
     # A model that does not stop goes on to ask itself.
@@ -45,9 +50,13 @@ def fold(text: str) -> str:
         pieces += [folded[start : word.start()].translate(LOOK_ALIKES), word[0]]
         start = word.end()
     folded = "".join([*pieces, folded[start:].translate(LOOK_ALIKES)])
-    folded = "".join(char for char in folded if unicodedata.category(char) not in {"Cf", "Mn"} or char == "\u0301")
+    folded = "".join(
+        char
+        for char in folded
+        if unicodedata.category(char) not in {"Cf", "Mn"} or char == "\u0301" or SPELLED_WITH_MARKS.match(char)
+    )
     folded = re.sub(r"\$(?=\d[\d.,]*(?![\d.,]*\$))", "€", folded)  # an amount, not LaTeX
-    folded = re.sub(r"[*_`#$\\|~]+", " ", folded.replace("\\boxed", " boxed "))
+    folded = re.sub(r"[*_`#$\\|~]+", " ", folded.replace("\\boxed", " boxed ").replace(" & ", " and "))
     folded = BESIDE_EAST_ASIAN.sub(" ", re.sub(r"\.{2,}", " , ", folded))
     return "\n".join(" ".join(line.split()) for line in folded.splitlines()).strip()
 

@@ -59,7 +59,7 @@ def read_statements(text: str, choices: Sequence[str]) -> list[Statement]:
         while retractions and retractions[0] < place:
             retractions.pop(0)
             statements.append(RETRACTION)
-        statements.append(_read(Context(marked, place), group, index in listed))
+        statements.append(_read(Context(marked, place, text[group[0].start : group[-1].end]), group, index in listed))
     return statements + [RETRACTION for _ in retractions]
 
 
@@ -83,32 +83,29 @@ def _belong_together(text: str, group: Sequence[Mention], right: Mention, count:
     gap = text[left.end : right.start]
     if len(gap) > CONTEXT_CHARS or "\n" in gap:
         return False
-    after = text[right.end : right.end + 40]
+    before, after = text[max(0, group[0].start - 14) : group[0].start], text[right.end : right.end + 40]
     if right.is_text and not left.is_text:
         # An option's words behind a letter are its own text only as a phrase of their own.
         is_phrase = cues.PHRASE_END.match(after) or is_number(text[right.start : right.end])
         return bool(cues.BEFORE_OWN_TEXT.fullmatch(gap)) and bool(is_phrase)
     if left.is_text and not right.is_text and re.fullmatch(r" ?\(?", gap) and (right.is_marked or gap.endswith("(")):
         return True
-    if (
-        cues.RANGE.fullmatch(gap)
-        and not left.is_text
-        and not cues.FROM.search(text[max(0, left.start - 20) : left.start])
-    ):
+    if cues.RANGE.fullmatch(gap) and bool(cues.FROM.search(text[max(0, left.start - 20) : left.start])) == left.is_text:
         return True
-    if left.is_text and not right.is_text and gap.strip() == ",":
+    is_spliced = cues.SPLICED.fullmatch(gap) and cues.SINGULAR.match(after)
+    if is_spliced or (left.is_text and not right.is_text and gap.strip() == ","):
         return False
     if cues.JOINED.fullmatch(gap) and not (not gap.strip() and text[right.start] == "(" and not left.is_marked):
         # "Not A, B": the comma parts what is denied from what is meant.
-        before = text[max(0, group[0].start - 14) : group[0].start]
         is_contrast = len(group) == 1 and bool(cues.CONTRASTED.search(before)) and not cues.JOINED_ON.match(after)
         listed = text[max(group[0].start, left.start - CONTEXT_CHARS) : left.start]
         is_complete = bool(cues.LISTED.search(listed))
         is_again = is_complete or right.letter in {mention.letter for mention in group[-count:]}
         return gap.strip() != "," or not (is_contrast or is_again)
-    if cues.CONTRASTED.search(text[max(0, group[0].start - 14) : group[0].start]):
+    if cues.CONTRASTED.search(before):
         return False
-    return bool(cues.ENUMERATED.fullmatch(gap)) and after[:1] in {"", ".", ":", "\n"} and left.is_text == right.is_text
+    is_list = left.is_text == right.is_text and not (left.is_text and cues.WITHIN_SENTENCE.search(before))
+    return bool(cues.ENUMERATED.fullmatch(gap)) and after[:1] in {"", ".", ":", "\n"} and is_list
 
 
 def _analysed(marked: str, places: Sequence[int], groups: Sequence[Sequence[Mention]]) -> set[int]:
@@ -119,7 +116,7 @@ def _analysed(marked: str, places: Sequence[int], groups: Sequence[Sequence[Ment
         follows = marked[place + 1 : place + 8]
         if (
             re.fullmatch(r"\W*|\d[.)] ?", head)
-            and re.match(r" ?[.:)-] ?[^\s.:]", follows)
+            and re.match(r" ?[.:)-] ?[^\s.:]" if not groups[index][0].is_marked else r" ?[.:)-]? ?[^\s.:§]", follows)
             and not groups[index][0].is_text
         ):
             heads.append(index)
@@ -130,7 +127,8 @@ def _analysed(marked: str, places: Sequence[int], groups: Sequence[Sequence[Ment
 class Context:
     """The words around one mention, within its sentence and its clause; other mentions are MARKs."""
 
-    def __init__(self, marked: str, place: int) -> None:
+    def __init__(self, marked: str, place: int, words: str) -> None:
+        self.words = words
         before, after = marked[max(0, place - CONTEXT_CHARS) : place], marked[place + 1 : place + 1 + CONTEXT_CHARS]
         stop = SENTENCE_END.search(after)
         self.sentence_before = SENTENCE_END.split(before)[-1]
@@ -149,6 +147,8 @@ def _read(context: Context, group: Sequence[Mention], is_listed: bool) -> Statem
     letters = "".join(sorted({letter for mention in group for letter in mention.letter}))
     denied = _is_denied(context)
     force = _force(context, group, is_listed)
+    if context.stop == "?" and cues.TAGGED.search(context.sentence_after):
+        return Statement(letters, force, not denied)
     if context.stop == "?":
         reply = cues.YES_OR_NO.match(context.next_sentence)
         if reply:
@@ -167,8 +167,8 @@ def _is_denied(context: Context) -> bool:
     before = NO_DOUBT.sub(" ", context.clause_before)
     if cues.COMPARED_TO.search(before):
         # "B rather than C", "C > A": the second one is passed over, unless "less likely than" prefers it.
-        first = before.rpartition("§")[2] if "§" in before else before
-        return not cues.LESS.search(first)
+        _, _, comparison = before.rpartition("§")
+        return bool(cues.AMOUNT.search(before)) or not cues.LESS.search(comparison)
     # What is denied of an earlier mention in the same clause is not denied of this one: "B is not C".
     _, joined, own = before.rpartition("§")
     denials = len(NEGATION.findall(own if joined and not cues.NOR.search(own) else before))
@@ -182,7 +182,8 @@ def _is_denied(context: Context) -> bool:
         else:
             denials += len(NEGATION.findall(said))
     elif verdict := cues.LABEL_VERDICT.match(context.sentence_after):
-        denials += bool(verdict["no"])
+        # "No, never" denies no option "No".
+        denials += bool(verdict["no"]) and not NEGATION.fullmatch(context.words)
     return denials % 2 == 1
 
 
@@ -190,13 +191,20 @@ def _force(context: Context, group: Sequence[Mention], is_listed: bool) -> Force
     before, clause = context.sentence_before, context.clause_before
     if cues.CORRECTION.search(before) and not cues.NEUTRAL.match(context.clause_after):
         return Force.CORRECTED
+    is_text = all(mention.is_text for mention in group)
+    if cues.CASES.search(f"{before}§{context.sentence_after}") or cues.CONDITION.match(before):
+        return Force.EXPLAINED
+    if is_text and (cues.IN_REASON.search(before) or cues.BOTH.search(before)):
+        return Force.EXPLAINED if cues.BOTH.search(before) else Force.IN_WORDS
     if cues.COMPARED_TO.search(clause):
         return Force.JUDGED
     is_answer = cues.ANSWER.search(before) and not cues.MODAL_ANSWER.search(clause)
+    if is_text:
+        clause = cues.OF_LETTERS.sub("", clause)
     is_hypothetical = bool(cues.HYPOTHETICAL.search(clause) or cues.OTHER_RANK.search(clause))
     is_aside = is_hypothetical or (not is_answer and _is_behind_other_label(context))
     said = _said_after(context)
-    if said == Force.EXPLAINED and all(mention.is_text for mention in group):
+    if said == Force.EXPLAINED and is_text:
         said = None
     if said is not None and (said >= Force.JUDGED or not cues.ANSWER.search(before)):
         return Force.EXPLAINED if said == Force.NAMED and is_aside else said
@@ -212,11 +220,12 @@ def _unannounced_force(context: Context, group: Sequence[Mention], is_listed: bo
     opens = context.opens_reply and not is_listed
     if context.is_whole and not is_listed:
         return Force.JUDGED if is_text else Force.WHOLE
-    if opens and not is_text and cues.REASON.match(context.sentence_after):
-        return Force.WHOLE
+    if opens and (cues.FRAGMENT_REASON if is_text else cues.REASON).match(context.sentence_after):
+        return Force.JUDGED if is_text else Force.WHOLE
     if cues.MODAL.search(clause):
         return Force.NAMED
-    if cues.JUDGED.search(clause) and (not is_text or cues.SURE_OF_TEXT.search(clause)):
+    is_head = is_listed and not is_text and not re.search(r"\w", clause)
+    if not is_head and cues.JUDGED.search(clause) and (not is_text or cues.SURE_OF_TEXT.search(clause)):
         return Force.JUDGED
     if is_text:
         return Force.IN_WORDS
@@ -233,7 +242,8 @@ def _said_after(context: Context) -> Force | None:
     said = after.partition("§")[0]
     if cues.LABEL_VERDICT.match(context.sentence_after):
         return Force.APPROVED
-    if cues.IF.search(context.clause_before):
+    is_conditional = cues.ONLY_IF.search(f"{context.clause_before}§{said}")
+    if cues.IF.search(context.clause_before) or cues.CONCEDED.match(after) or is_conditional:
         return Force.EXPLAINED
     if cues.WINNER_PRECEDES.match(context.sentence_after):
         return Force.JUDGED
@@ -246,7 +256,10 @@ def _said_after(context: Context) -> Force | None:
 
 def _approval(predicate: str) -> Force:
     is_compared = cues.COMPARATIVE.search(predicate)
-    is_denied = NEGATION.search(predicate)
+    denials = len(NEGATION.findall(predicate))
+    is_denied = denials > 0
+    if denials > 1:
+        return Force.NAMED  # "B is not wrong", "B cannot be ruled out": granted, and no more
     if cues.MODAL_PREDICATE.match(predicate) and not is_denied:
         return Force.JUDGED if is_compared else Force.NAMED
     if cues.APPROVED.search(predicate) or cues.IS_ANSWER.search(predicate):
