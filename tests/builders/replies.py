@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from builders import blind_replies
+
 BEACH = ("on the beach", "in the kitchen", "in a car", "at school", "in the hospital")
 RED = ("red", "blue", "green", "yellow", "black")
 TWO = ("1", "2", "3", "4", "5")
@@ -1399,6 +1401,17 @@ WRITTEN_TO_CHECK: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
 )
 
 # Understood by a reader and not yet by the parser, which then names nothing.
-STILL_MISSED: tuple[tuple[str, tuple[str, ...], str | None], ...] = (("Who knows, A?", BEACH, "A"),)
+STILL_MISSED: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
+    ("Who knows, A?", BEACH, "A"),
+    *blind_replies.MISSED,
+)
 
-REPLIES = WRITTEN_FIRST + WRITTEN_LATER + WRITTEN_LAST + WRITTEN_BLIND + WRITTEN_AGAIN + WRITTEN_TO_CHECK
+REPLIES = (
+    WRITTEN_FIRST
+    + WRITTEN_LATER
+    + WRITTEN_LAST
+    + WRITTEN_BLIND
+    + WRITTEN_AGAIN
+    + WRITTEN_TO_CHECK
+    + blind_replies.BLIND
+)
