@@ -255,6 +255,23 @@ DEEDS = (
     "He puts on his coat",
 )
 TEMPERS = ("Calm", "Nervous", "Nervous and guilty", "Playful", "Bored")
+RIDER = (
+    "To warn the villagers",
+    "To find his sister",
+    "To burn the bridge",
+    "To ask for forgiveness",
+    "To trade horses",
+)
+VILLAGERS = (
+    "Elena",
+    "Marcus",
+    "The old fisherman",
+    "Elena's uncle",
+    "The priest",
+)
+DAYTIME = ("At dawn", "At sunset", "At midnight", "In the early afternoon", "It is not shown")
+RELIEF = ("She is relieved", "She is annoyed", "She is relieved but exhausted", "She is amused", "She is frightened")
+FINDS = ("A red scarf", "A broken watch", "A train ticket", "A photograph of his mother", "A bottle of wine")
 
 BLIND_FIRST: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("C", EMOTIONS, "C"),
@@ -1543,7 +1560,7 @@ BLIND_SEVENTH: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("Η σωστή απάντηση είναι D.", ERRANDS, "D"),
 )
 
-BLIND_LAST: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
+BLIND_EIGHTH: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("She has been lied to, as the letter in her hand proves.", DISCOVERIES, "C"),
     ("She's in debt.", DISCOVERIES, "B"),
     ("in debt", DISCOVERIES, "B"),
@@ -1699,6 +1716,128 @@ BLIND_LAST: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("C'est la dernière.", DISCOVERIES, None),
 )
 
+BLIND_LAST: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
+    ("C", RIDER, "C"),
+    ("**B. To find his sister**", RIDER, "B"),
+    ("Answer: D) To ask for forgiveness", RIDER, "D"),
+    ("He rides to the village to warn the villagers.", RIDER, "A"),
+    ("to trade his horses", RIDER, None),
+    ("The purpose is to find his sister, not to burn the bridge.", RIDER, "B"),
+    ("Rider wants forgiveness.", RIDER, None),
+    ("He came back to ask for forgiveness.", RIDER, "D"),
+    ("To burn a bridge", RIDER, "C"),
+    ('"To trade horses"', RIDER, "E"),
+    ("The rider shouts at the villagers to leave; that suggests A.", RIDER, "A"),
+    ("A is contradicted by the dialogue, so the likeliest candidate is B.", RIDER, "B"),
+    ("I am going back and forth between A and D. In the end, D.", RIDER, "D"),
+    ("Honestly it could go either way: A or B.", RIDER, None),
+    ("The best fit is E.", RIDER, "E"),
+    ("Not A, since nobody is in the village. Not C, since the bridge stands. I'd go with B.", RIDER, "B"),
+    ("My reasoning: he kneels (D?) and cries. Yes, D.", RIDER, "D"),
+    ("It is D because he kneels, unlike in A where he would shout.", RIDER, "D"),
+    ("D; A is a close second.", RIDER, "D"),
+    ("I'd reject A, B and C. E makes little sense. So D remains.", RIDER, "D"),
+    ("D is more convincing to me.", RIDER, "D"),
+    ("A is less fitting than D.", RIDER, "D"),
+    ("B beats A here.", RIDER, "B"),
+    ("Out of B and E, the former is right.", RIDER, None),
+    ("Only A.", RIDER, "A"),
+    ("Not necessarily A.", RIDER, None),
+    ("A can't be excluded.", RIDER, None),
+    ("I am not saying it's B.", RIDER, None),
+    ("There's no way the answer is C.", RIDER, None),
+    ("The answer: none of these.", RIDER, None),
+    ("No option is correct.", RIDER, None),
+    ("I have no idea, so I'll just say E.", RIDER, "E"),
+    ("Sorry, I can't help with that.", RIDER, None),
+    ("The correct answer cannot be determined from the given frames.", RIDER, None),
+    ("Possible answers: A, D", RIDER, None),
+    ("D. (Edit: I mean E.)", RIDER, "E"),
+    ("I'd answer A... no, make that B.", RIDER, "B"),
+    ("First thought: C. Final answer: A.", RIDER, "A"),
+    ("Answer: C (not D)", RIDER, "C"),
+    ("1) not A 2) not B 3) C fits -> C", RIDER, "C"),
+    ("Option C it is!", RIDER, "C"),
+    ("The third option is the right one.", RIDER, "C"),
+    ("The second and the third option are both wrong.", RIDER, None),
+    ("Number 2.", RIDER, "B"),
+    ("The last option makes the most sense.", RIDER, "E"),
+    ("the first of these options", RIDER, "A"),
+    (
+        (
+            "A. To warn the villagers\nB. To find his sister\nC. To burn the bridge\nD. To ask for "
+            "forgiveness\nE. To trade horses\nThe correct option is D."
+        ),
+        RIDER,
+        "D",
+    ),
+    ("The options are: A, B, C, D, E. I choose B.", RIDER, "B"),
+    ("Plan A was to burn the bridge.", RIDER, "C"),
+    ("He meets Mr. B at dawn.", RIDER, None),
+    ('{\n "analysis": "A: no. B: yes.",\n "final": "B"\n}', RIDER, "B"),
+    ("answer: e.", RIDER, "E"),
+    ("<|assistant|>D", RIDER, "D"),
+    ("It's B. What is your next question?", RIDER, "B"),
+    ("Correct answer is: A. Explanation: B is not possible as she is dead.", RIDER, "A"),
+    ("A would be my second choice; my first is D.", RIDER, "D"),
+    ("Going with C, though D is tempting.", RIDER, "C"),
+    ("Marcus", VILLAGERS, "B"),
+    ("Elena's uncle.", VILLAGERS, "D"),
+    ("The old fisherman warns Elena.", VILLAGERS, None),
+    ("It's the priest who speaks.", VILLAGERS, "E"),
+    ("fisherman", VILLAGERS, None),
+    ("Elena, not her uncle.", VILLAGERS, "A"),
+    ("An old fisherman", VILLAGERS, "C"),
+    ("Marcus? I don't think so. The priest.", VILLAGERS, "E"),
+    ("Neither Elena nor Marcus.", VILLAGERS, None),
+    ("Elena or Marcus", VILLAGERS, None),
+    ("Elena’s uncle is the one on the boat", VILLAGERS, "D"),
+    ("A priest named Marcus.", VILLAGERS, None),
+    ("at sunset", DAYTIME, "B"),
+    ("Midnight.", DAYTIME, "C"),
+    ("It happens in the afternoon.", DAYTIME, None),
+    ("It's not shown.", DAYTIME, "E"),
+    ("Between sunset and midnight.", DAYTIME, None),
+    ("dawn", DAYTIME, "A"),
+    ("after sunset", DAYTIME, None),
+    ("In early afternoon", DAYTIME, "D"),
+    ("She's relieved.", RELIEF, "A"),
+    ("She is relieved but exhausted.", RELIEF, "C"),
+    ("relieved, exhausted", RELIEF, None),
+    ("amused", RELIEF, "D"),
+    ("She isn't frightened but annoyed.", RELIEF, "B"),
+    ("She looks annoyed rather than amused.", RELIEF, "B"),
+    ("She is not relieved.", RELIEF, None),
+    ("frightened or annoyed", RELIEF, None),
+    ("She seems frightened", RELIEF, "E"),
+    ("She is relieved and amused.", RELIEF, None),
+    ("a train ticket", FINDS, "C"),
+    ("photograph of his mother", FINDS, "D"),
+    ("A photo of his mother.", FINDS, None),
+    ("The red scarf!", FINDS, "A"),
+    ("He finds a broken watch in the drawer.", FINDS, "B"),
+    ("watch", FINDS, None),
+    ("A bottle of wine, no, a train ticket.", FINDS, "C"),
+    ("the broken watch, not the bottle of wine", FINDS, "B"),
+    ("It was a scarf.", FINDS, None),
+    ("E) A train ticket", FINDS, None),
+    ("A bottle of red wine", FINDS, None),
+    ("La opción correcta es D.", RIDER, "D"),
+    ("Réponse B.", RIDER, "B"),
+    ("Ich denke, die Antwort ist A.", RIDER, "A"),
+    ("A alternativa C está correta.", RIDER, "C"),
+    ("La risposta è D perché si inginocchia.", RIDER, "D"),
+    ("Odpowiedź B.", RIDER, "B"),
+    ("Ответ D, потому что он плачет.", RIDER, "D"),
+    ("答案是D,因为他跪下了。", RIDER, "D"),
+    ("正解はD。", RIDER, "D"),
+    ("정답: D", RIDER, "D"),
+    ("الإجابة D", RIDER, "D"),
+    ("उत्तर D", RIDER, "D"),
+    ("Cevap D.", RIDER, "D"),
+    ("Het is D, niet A.", RIDER, "D"),
+)
+
 # Understood by a reader and not yet by the parser, which then names nothing.
 MISSED: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("Guilty", EMOTIONS, "C"),
@@ -1726,6 +1865,19 @@ MISSED: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("$100", DOLLARS, "C"),
     ("200", DOLLARS, "D"),
     ("Doğru yanıt B seçeneğidir.", ERRANDS, "B"),
+    ("Were it A, he would shout. It's D.", RIDER, "D"),
+    ("A! Oh wait, that was the first scene. C.", RIDER, "C"),
+    ("B\nA: To warn the villagers", RIDER, "B"),
 )
 
-BLIND = BLIND_FIRST + BLIND_AGAIN + BLIND_TRAPS + BLIND_NATURAL + BLIND_FIFTH + BLIND_SIXTH + BLIND_SEVENTH + BLIND_LAST
+BLIND = (
+    BLIND_FIRST
+    + BLIND_AGAIN
+    + BLIND_TRAPS
+    + BLIND_NATURAL
+    + BLIND_FIFTH
+    + BLIND_SIXTH
+    + BLIND_SEVENTH
+    + BLIND_EIGHTH
+    + BLIND_LAST
+)

@@ -44,7 +44,7 @@ IS_JUDGED = (
 ORDINAL = re.compile(
     rf"\b(?:the )?(?:very )?{ORDINAL_WORD} (?:answer )?(?:{OPTION_NOUN}|{ANSWER_NOUN})\b"
     rf"|\bthe {ORDINAL_WORD} (?:choice|one|answer|statement)\b(?=[.!,;:)]|$|{IS_JUDGED})"
-    rf"|\bthe {ORDINAL_WORD}(?={IS_JUDGED})",
+    rf"|\bthe {ORDINAL_WORD}(?= of (?:the|these|those)(?: \w+)? (?:options|choices|answers)\b|{IS_JUDGED})",
     re.IGNORECASE | re.MULTILINE,
 )
 EAST_ASIAN_PLACE = re.compile(

@@ -259,7 +259,7 @@ def _approval(predicate: str) -> Force:
     denials = len(NEGATION.findall(predicate))
     is_denied = denials > 0
     if denials > 1:
-        return Force.NAMED  # "B is not wrong", "B cannot be ruled out": granted, and no more
+        return Force.EXPLAINED  # "B is not wrong", "B cannot be ruled out": granted, and no more
     if cues.MODAL_PREDICATE.match(predicate) and not is_denied:
         return Force.JUDGED if is_compared else Force.NAMED
     if cues.APPROVED.search(predicate) or cues.IS_ANSWER.search(predicate):

@@ -92,7 +92,7 @@ def _goes_on_with_another(
     text: str, end: int, key: str, forms: dict[str, set[str]], next_words: Collection[str]
 ) -> bool:
     """Does "and" add words of another option, as "and tired" behind "he is jealous", so that several are named?"""
-    added = re.match(r",? (?:and |or |then )+(?:also |later |finally )?(\w{3,})", text[end : end + AHEAD_CHARS])
+    added = re.match(r"(?:,? (?:and |or |then )+|, )(?:also |later |finally )?(\w{3,})", text[end : end + AHEAD_CHARS])
     if added and "and" in next_words:
         return True
     if not added or FUNCTION_WORD.fullmatch(added[1]) or added[1].lower() in (*key.split(" "), *forms):
@@ -129,7 +129,7 @@ def _stands_alone(text: str, start: int, end: int, next_words: Collection[str], 
     """Is it the option, and not a piece of a longer phrase that only begins or ends like it?"""
     follows = GOES_ON.match(text, end)
     # Where others only add "and ...", words that describe this one are its own.
-    if follows and (set(next_words) - {"and"} or follows[0].strip().lower() in next_words):
+    if follows and (set(next_words) - {"and", "but"} or follows[0].strip().lower() in next_words):
         return False
     before = LAST_WORD.search(text[max(0, start - 20) : start])
     return not (
@@ -202,7 +202,8 @@ def find_cores(text: str, choices: Sequence[str]) -> Iterator[Place]:
 
 def _is_same_preposition(said: str, option: str) -> bool:
     own = option.partition(" ")[0]
-    return said == own or {said, own} <= SAME_PLACE
+    # "Between sunset and midnight" names two.
+    return said in (own, "between") or {said, own} <= SAME_PLACE
 
 
 def _plain(words: str) -> str:
