@@ -143,6 +143,17 @@ def test_what_has_no_content_type_or_another_method_or_place_is_refused(guarded:
     with socket.create_connection(("127.0.0.1", guarded.port)) as raw:
         raw.sendall(b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
         assert b" 415 " in raw.recv(4096)
+    upgrade = (
+        b"Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    )
+    for request, status in (
+        (b"GET /invocations", b" 405 "),
+        (b"POST /invocations", b" 415 "),
+        (b"GET /ping", b" 200 "),
+    ):
+        with socket.create_connection(("127.0.0.1", guarded.port), timeout=5) as raw:
+            raw.sendall(request + b" HTTP/1.1\r\n" + upgrade + b"dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+            assert status in raw.recv(4096)
     assert guarded.get("/invocations")[0] == 405
     assert guarded.get("/nothing")[0] == guarded.get("/docs")[0] == guarded.get("/openapi.json")[0] == 404
     status, told = guarded.get("/version")
@@ -272,16 +283,17 @@ def test_a_request_that_does_not_arrive_loses_its_place(narrow: Server) -> None:
     assert narrow.ask(row())[0]["error"] is None
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_server_says_when_it_is_ready_and_a_stop_signal_ends_it_in_mid_prediction(
-    served_folder: Any, logged: Any
+    served_folder: Any, logged: Any, number: signal.Signals
 ) -> None:
     with ours(served_folder, logged, "stopped", "--host", "127.0.0.1") as server, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(server.send, {"dataframe_records": [row(choices=None)] * 200} | LONG)
         time.sleep(1.5)
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(number)
         time.sleep(0.5)
         assert server.get("/ping")[0] in (0, 503)
-        assert server.process.wait(timeout=40) == 128 + signal.SIGTERM
+        assert server.process.wait(timeout=40) == 128 + number
         assert waiting.result(60)[0] == 503
     assert "Traceback" not in server.log.read_text()
 
@@ -298,6 +310,11 @@ def asked(**values: Any) -> bytes:
     return json.dumps({"inputs": [row(**values)]}, ensure_ascii=False).encode()
 
 
+def many_keys() -> bytes:
+    """As many as the limit of commas lets pass."""
+    return b",".join(b'"%d":0' % number for number in range(490_000))
+
+
 LIMIT = (32 << 20) - 1000
 HOSTILE = {
     "lists": (b'{"inputs":[' + b"[]," * (LIMIT // 3) + b"[]]}", 400, "commas and brackets"),
@@ -306,6 +323,8 @@ HOSTILE = {
     "rows below the limit": (b'{"dataframe_records":[' + b'{"":0},' * 249_000 + b"{}]}", 400, "256 rows, got 249001"),
     "lists in a row": (b'{"inputs":[{"video":"","question":[' + b"[]," * 240_000 + b"0]}]}", 200, "got text"),
     "depth": (b'{"inputs":' + b"[" * 400_000, 400, "not JSON"),
+    "keys": (b"{" + many_keys() + b"}", 400, "key '0' is not known"),
+    "parameters": (b'{"inputs":[],"params":{' + many_keys() + b"}}", 400, "parameter '0' is not known"),
     "digits": (b'{"inputs":' + b"1" * LIMIT + b"}", 400, "not JSON"),
     "a video that is none": (asked(video="QUJD" * (LIMIT // 4 - 100)), 200, "video"),
     "a video of wide letters": (asked(video="A" * (LIMIT - 300) + "\U0001f600"), 400, "base64"),

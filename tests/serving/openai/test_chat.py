@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from builders.chats import CHOICES, message, request
 from builders.refusals import sentence
+from cinetune.errors import InputError
 from cinetune.serving.openai import chat
 
 pytestmark = pytest.mark.serving
@@ -84,7 +86,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "no content": (request({"role": "user"}), "content is missing"),
     "null content": (request({"role": "user", "content": None}), "content must be a list"),
     "a number as content": (request({"role": "user", "content": 7}), "content must be a list"),
-    "tool calls": (request(message() | {"tool_calls": [{"id": "a"}]}), "key 'tool_calls' of messages.0 is not known"),
+    "tool calls": (
+        request(message() | {"tool_calls": [{"id": "a"}]}),
+        "key 'tool_calls' is not known: choose from role",
+    ),
     "tools": (request(tools=[{"type": "function"}]), "tools cannot be called"),
     "a tool choice": (request(tool_choice="required"), "tool_choice is not supported"),
     "n of 5": (request(n=5), "n must be 1"),
@@ -102,9 +107,13 @@ BAD: dict[str, tuple[Any, str]] = {
     "max_tokens as text": (request(max_tokens="5"), "max_tokens must be a whole number"),
     "max_tokens twice": (request(max_tokens=5, max_completion_tokens=5), "give one of them"),
     "top_logprobs alone": (request(top_logprobs=5), "needs logprobs"),
-    "21 top_logprobs": (request(logprobs=True, top_logprobs=21), "top_logprobs: input should be less"),
+    "21 top_logprobs": (request(logprobs=True, top_logprobs=21), "top_logprobs must be at most 20"),
+    "-1 top_logprobs": (request(logprobs=True, top_logprobs=-1), "top_logprobs must be at least 0"),
     "stream as text": (request(stream="yes"), "stream must be true or false"),
-    "an unknown stream option": (request(stream=True, stream_options={"a": 1}), "key 'a' of stream_options.a is not"),
+    "an unknown stream option": (
+        request(stream=True, stream_options={"a": 1}),
+        "key 'a' is not known: choose from include_",
+    ),
     "two videos": (request(user(TEXT, CLIP, CLIP)), "holds 2 videos"),
     "a video and pictures": (request(user(TEXT, CLIP, PICTURE)), "a video and pictures"),
     "nothing to look at": (request(user(TEXT)), "holds no video"),
@@ -116,7 +125,14 @@ BAD: dict[str, tuple[Any, str]] = {
     "an unknown part": (request(user(TEXT, {"type": "input_audio"})), "type must be one of text, image_url"),
     "a part without a type": (request(user(TEXT, {"text": "x"})), "type must be one of text, image_url"),
     "a part that is no object": (request(user("x")), "must be"),
-    "a part with another key": (request(user(CLIP | {"fps": 3}, TEXT)), "key 'fps' of messages.0 is not known"),
+    "a part with another key": (
+        request(user(CLIP | {"fps": 3}, TEXT)),
+        "key 'fps' is not known: choose from type, video_url",
+    ),
+    "a URL with another key": (
+        request(user(TEXT, {"type": "video_url", "video_url": {"url": "clip:a", "fps": 3}})),
+        "key 'fps' is not known: choose from url, detail",
+    ),
     "a text that is none": (request(user(CLIP, {"type": "text", "text": 3})), "text.text must be text"),
     "a picture's URL that is none": (image(None), "must be text"),
     "a picture that is none": (request(user(TEXT, {"type": "image_url", "image_url": "data:x"})), "must be an object"),
@@ -142,3 +158,22 @@ def test_what_cannot_be_asked_is_refused_in_one_sentence(name: str) -> None:
     told = sentence(lambda: read(content))
     assert reason in told and len(told) < 300
     assert "passwd" not in told and "AAAA" not in told
+
+
+MANY = {str(number): 1 for number in range(1000)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        request() | MANY,
+        request(stream_options=MANY),
+        request(message() | MANY),
+        request(user(TEXT, CLIP | MANY)),
+        request(user(TEXT, {"type": "video_url", "video_url": {"url": "clip:a"} | MANY})),
+    ],
+)
+def test_of_many_unknown_keys_the_first_alone_is_an_error(content: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^key '0' is not known: choose from ") as raised:
+        read(content)
+    assert isinstance(raised.value.__context__, ValidationError) and raised.value.__context__.error_count() == 1

@@ -7,8 +7,10 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from builders.refusals import sentence
+from cinetune.errors import InputError
 from cinetune.serving.requests import form
 from cinetune.serving.requests.form import Options, Parameters
 
@@ -95,6 +97,7 @@ REFUSED = {
     "another column": ({"inputs": [ROW | {"subtitle": SECRET}]}, "column 'subtitle' is not known"),
     "another column of a split": (split(["video", "question", "x"], ["a", "b", SECRET]), "column 'x' is not known"),
     "a column twice": (split(["video", "question", "video"], [SECRET, "b", "c"]), "names a column twice"),
+    "65 columns": (split([str(number) for number in range(65)]), "columns may hold 64 values, got 65"),
     "a column that is no text": (split(["video", 3], ["a", "b"]), "dataframe_split.columns.1 must be text"),
     "a short row": (split(["video", "question"], [SECRET]), "row 0 of dataframe_split.data has 1 values for 2 columns"),
     "a row that is no list": (split(["video", "question"], SECRET), "dataframe_split.data.0 must be a list"),
@@ -114,6 +117,27 @@ def test_what_cannot_be_read_is_one_sentence_without_its_values(name: str) -> No
     said = sentence(lambda: read(body))
     assert words in said and said.endswith(".") and "\n" not in said and len(said) < 300
     assert SECRET[:20] not in said and "pydantic" not in said and "Input" not in said
+
+
+MANY = {str(number): 1 for number in range(1000)}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"inputs": [ROW]} | MANY, "key"),
+        ({"inputs": [ROW], "params": MANY}, "parameter"),
+        ({"dataframe_split": {"columns": [], "data": []} | MANY}, "key"),
+    ],
+)
+def test_of_many_unknown_keys_the_first_alone_is_an_error(body: Any, kind: str) -> None:
+    with pytest.raises(InputError, match=f"^{kind} '0' is not known: choose from ") as raised:
+        read(body)
+    assert isinstance(raised.value.__context__, ValidationError) and raised.value.__context__.error_count() == 1
+
+
+def test_a_byte_order_mark_is_read_over() -> None:
+    assert read(b"\xef\xbb\xbf" + json.dumps({"inputs": [ROW]}).encode())[0] == [ROW]
 
 
 @pytest.mark.parametrize("value", [0, -1, 257, 10**4200])

@@ -33,7 +33,9 @@ async def get(gateway: Gateway, path: str, method: str = "GET") -> tuple[int, st
     async def send(message: Any) -> None:
         sent.append(dict(message))
 
-    await gateway({"type": "http", "path": path, "method": method, "headers": []}, receive, send)
+    headers = [(b"x-request-id", b"mine-1")]
+    await gateway({"type": "http", "path": path, "method": method, "headers": headers}, receive, send)
+    assert (b"x-request-id", b"mine-1") in sent[0]["headers"]
     return sent[0]["status"], sent[1]["body"].decode()
 
 
@@ -170,7 +172,8 @@ def test_a_server_is_ready_once_its_model_is_and_not_when_it_stops() -> None:
         async with Life(gateway):
             for path, method in (("/ping", "GET"), ("/health", "HEAD"), ("/version", "GET"), ("/invocations", "POST")):
                 status, text = await get(gateway, path, method)
-                assert status == 503 and json.loads(text) == {"error": "the model is not ready: ask /ping until it is."}
+                told = {"error": "the model is not ready: ask /ping until it is.", "request_id": "mine-1"}
+                assert status == 503 and json.loads(text) == told
             assert "cinetune_ready 0" in (await get(gateway, "/metrics"))[1]
             release.set()
             await ready(gateway)
@@ -190,9 +193,12 @@ def test_other_paths_and_methods_are_refused_and_nothing_describes_the_server() 
     async def live() -> None:
         async with running() as gateway:
             for path in ("/", "/docs", "/openapi.json", "/redoc", "/ping/", "/nothing"):
-                assert (await get(gateway, path))[0] == 404
-            for path, method in (("/invocations", "GET"), ("/ping", "POST"), ("/metrics", "DELETE")):
-                assert (await get(gateway, path, method))[0] == 405
+                status, text = await get(gateway, path)
+                assert status == 404 and json.loads(text)["request_id"] == "mine-1"
+            long = "/v1/models/" + "x" * 5000
+            for path, method in (("/invocations", "GET"), ("/ping", "POST"), ("/metrics", "DELETE"), (long, "POST")):
+                status, text = await get(gateway, path, method)
+                assert status == 405 and len(text) < 300
 
     asyncio.run(live())
 

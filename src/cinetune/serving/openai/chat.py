@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from cinetune.errors import InputError
 from cinetune.serving.requests import bodies
+from cinetune.serving.requests.bodies import Exact
 from cinetune.serving.requests.form import MAX_NEW_TOKENS, Options, Row
 from cinetune.serving.sources import CLIP, LINK
 from cinetune.task import messages
@@ -38,34 +39,25 @@ INSTEAD = {
 MEDIA = re.compile(r"data:([\w.+-]{1,64}/[\w.+-]{1,64})[;,]", re.IGNORECASE)
 # Of what decodes them, whatever their bytes say.
 VIDEO_TYPES, PICTURE_TYPES = r"video/.*|application/octet-stream", r"image/(?:png|jpe?g|webp)"
-EXACT = ConfigDict(extra="forbid")
 
 
-class _Link(BaseModel):
-    model_config = EXACT
-
+class _Link(Exact):
     url: StrictStr
     # Every picture is shown at the size that the model was trained on.
     detail: StrictStr | None = None
 
 
-class _Text(BaseModel):
-    model_config = EXACT
-
+class _Text(Exact):
     type: Literal["text"]
     text: StrictStr
 
 
-class _Picture(BaseModel):
-    model_config = EXACT
-
+class _Picture(Exact):
     type: Literal["image_url"]
     image_url: _Link
 
 
-class _Video(BaseModel):
-    model_config = EXACT
-
+class _Video(Exact):
     type: Literal["video_url"]
     video_url: _Link
 
@@ -74,23 +66,17 @@ Part = Annotated[_Text | _Picture | _Video, Field(discriminator="type")]
 PARTS = ("text", "image_url", "video_url")
 
 
-class _Message(BaseModel):
-    model_config = EXACT
-
+class _Message(Exact):
     role: Literal["user"]
     content: Annotated[list[Part], Field(max_length=MAX_PARTS)]
     name: StrictStr | None = None
 
 
-class _StreamOptions(BaseModel):
-    model_config = EXACT
-
+class _StreamOptions(Exact):
     include_usage: StrictBool | None = None
 
 
-class _Request(BaseModel):
-    model_config = EXACT
-
+class _Request(Exact):
     model: StrictStr
     messages: list[_Message]
     max_tokens: StrictInt | None = None
@@ -234,10 +220,6 @@ def _check_url(name: str, url: str, types: str, wanted: str) -> None:
 def _sentence(error: ValidationError) -> str:
     first = bodies.first_of(error)
     problem, loc = first["type"], first["loc"]
-    if problem == "extra_forbidden" and len(loc) == 1:
-        return bodies.unknown("key", loc[0], _Request.model_fields)
-    if problem == "extra_forbidden":
-        return f"key {bodies.shorten(loc[-1])!r} of {'.'.join(map(str, loc[:2]))} is not known: leave it out."
     if problem in ("union_tag_invalid", "union_tag_not_found"):
         return f"{'.'.join(map(str, loc))}.type must be one of {', '.join(PARTS)}."
     if problem == "too_long":

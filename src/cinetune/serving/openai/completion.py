@@ -90,7 +90,7 @@ def _logprobs(chat: Chat, reply: Reply) -> dict[str, Any] | None:
     return {"content": [letters[0] | {"top_logprobs": letters[: chat.top_logprobs]}], "refusal": None}
 
 
-def error(refusal: Refusal, request_id: str | None = None) -> Response:
+def error(refusal: Refusal, request_id: str) -> Response:
     """The request's id is in the response's headers."""
     kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
     code = refusal.code or CODES.get(refusal.status)

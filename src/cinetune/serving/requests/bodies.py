@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails, from_json
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from cinetune.errors import InputError
 
@@ -20,6 +21,32 @@ TYPES = {
     "model_type": "an object", "dict_type": "an object", "list_type": "a list", "int_type": "a whole number",
     "string_type": "text", "bool_type": "true or false", "model_attributes_type": "an object",
 }  # fmt: skip
+# What its size must be, by the same, with pydantic's names of the bounds.
+SIZES = {
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "too_long": "may hold {max_length} values, got {actual_length}",
+}
+UNKNOWN = "unknown_key"
+
+
+class Exact(BaseModel):
+    """An object of a request, of which every key is known.
+
+    The first that is not is the only error: one for each of half a million would fill the memory.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: ClassVar[str] = "key"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, content: Any) -> Any:
+        if isinstance(content, dict) and not content.keys() <= cls.model_fields.keys():
+            first = next(name for name in content if name not in cls.model_fields)
+            raise PydanticCustomError(UNKNOWN, "{told}", {"told": unknown(cls.kind, first, cls.model_fields)})
+        return content
 
 
 def read(body: bytes) -> Any:
@@ -30,7 +57,8 @@ def read(body: bytes) -> Any:
         if not text.isascii() or b"\\u" in text:
             raise InputError("a text of more than 4 MB must be base64: shorten it.")
     try:
-        return from_json(body)
+        # As Windows writes files of UTF-8.
+        return from_json(body.removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
         # It names a place and no content.
         raise InputError(f"the request's body is not JSON: {error}.") from None
@@ -55,6 +83,10 @@ def first_of(error: ValidationError) -> ErrorDetails:
 
 def sentence(error: ErrorDetails) -> str:
     problem, place = error["type"], ".".join(shorten(part) for part in error["loc"])
+    if problem == UNKNOWN:
+        return error["msg"]
+    if problem in SIZES:
+        return f"{place} {SIZES[problem].format_map(error['ctx'])}."
     if problem == "missing":
         return f"{place} is missing: the request cannot be read without it."
     return f"{place} must be {TYPES[problem]}." if problem in TYPES else f"{place}: {error['msg'].lower()}."

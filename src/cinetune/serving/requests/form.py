@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import Field, StrictInt, StrictStr, ValidationError
 
 from cinetune.errors import InputError
 from cinetune.serving.requests import bodies
@@ -42,10 +42,10 @@ class Options:
     num_frames: int
 
 
-class Parameters(BaseModel):
+class Parameters(bodies.Exact):
     """Of a request; None stands for the version's own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: ClassVar[str] = "parameter"
 
     max_new_tokens: StrictInt | None = None
     scorer: StrictStr | None = None
@@ -73,18 +73,14 @@ def _within(name: str, value: int | None, default: int, most: int, named: str = 
     return value
 
 
-class _Split(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Split(bodies.Exact):
     columns: Annotated[list[StrictStr], Field(max_length=MAX_COLUMNS)]
     data: Annotated[list[list[Any]], Field(max_length=MAX_ROWS)]
     index: Any = None
 
 
-class Request(BaseModel):
+class Request(bodies.Exact):
     """A request's body; exactly one of the first four is given."""
-
-    model_config = ConfigDict(extra="forbid")
 
     dataframe_records: Annotated[list[Row], Field(max_length=MAX_ROWS)] | None = None
     dataframe_split: _Split | None = None
@@ -103,7 +99,6 @@ class Request(BaseModel):
 
 
 FORMATS = ("dataframe_records", "dataframe_split", "inputs", "instances")
-BODY = TypeAdapter(Request)
 
 
 def read(body: bytes) -> tuple[list[Row], Parameters]:
@@ -112,7 +107,7 @@ def read(body: bytes) -> tuple[list[Row], Parameters]:
     if not isinstance(content, dict):
         raise InputError(f"the request must be a JSON object with one of {', '.join(FORMATS)}.")
     try:
-        request = BODY.validate_python(content)
+        request = Request.model_validate(content)
     except ValidationError as error:
         raise InputError(_sentence(error)) from None
     return request.rows(), request.params or Parameters()
@@ -186,13 +181,6 @@ def _of_split(table: _Split) -> list[Row]:
 
 def _sentence(error: ValidationError) -> str:
     first = bodies.first_of(error)
-    problem, loc = first["type"], first["loc"]
-    if problem == "extra_forbidden":
-        inner = str(loc[0]) if len(loc) > 1 else error.title
-        of: dict[str, Any] = {"params": Parameters, "Parameters": Parameters, "dataframe_split": _Split}
-        model = of.get(inner, Request)
-        kind = "parameter" if model is Parameters else "key"
-        return bodies.unknown(kind, loc[-1], model.model_fields)
-    if problem == "too_long" and loc[-1] in ("dataframe_records", "data"):
+    if first["type"] == "too_long" and first["loc"][-1] in ("dataframe_records", "data"):
         return f"a request may hold {MAX_ROWS} rows, got {first['ctx']['actual_length']}: send several."
     return bodies.sentence(first)

@@ -61,6 +61,6 @@ def check_model(name: str, served: Served) -> None:
 POSTED: dict[str, Callable[[Service, Request, Served], Response]] = {INVOCATIONS: invoke, CHAT: complete}
 
 
-def error_of(path: str) -> Callable[[Refusal, str | None], Response]:
+def error_of(path: str) -> Callable[[Refusal, str], Response]:
     """How a path's protocol tells an error."""
     return completion.error if path.startswith("/v1/") or path == "/v1" else responses.error

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from cinetune.errors import InputError
 from cinetune.serving.batching import BusyError
 from cinetune.serving.openai.completion import Served
+from cinetune.serving.requests import bodies
 from cinetune.serving.server import doors, keys
 from cinetune.serving.server.deadline import Deadline
 from cinetune.serving.server.responses import Message, Receive, Refusal, Response, Send, send_response
@@ -108,15 +109,17 @@ class Gateway:
         self._service = service
 
     async def _handle(self, scope: Message, receive: Receive, send: Send) -> None:
-        path = scope["path"]
+        path, headers = scope["path"], dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"")
+        request_id = given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         try:
             self._check_path(path, scope["method"])
             if path in doors.POSTED:
-                return await self._post(self._ready(), scope, receive, send)
-            response = self._get(path, dict(scope["headers"]))
+                return await self._post(self._ready(), path, request_id, headers, receive, send)
+            response = self._get(path, headers)
         except Refusal as refusal:
-            response = doors.error_of(path)(refusal, None)
-        await send_response(send, response)
+            response = doors.error_of(path)(refusal, request_id)
+        await send_response(send, response, request_id)
 
     def _check_path(self, path: str, method: str) -> None:
         methods = METHODS.get(doors.MODELS if path.startswith(doors.MODEL) else path)
@@ -124,7 +127,8 @@ class Gateway:
             raise Refusal(404, f"there is nothing at this path: use one of {', '.join(METHODS)}.")
         if method not in methods:
             allowed = ", ".join(methods)
-            raise Refusal(405, f"{path} takes {allowed} alone.", headers=((b"allow", allowed.encode()),))
+            told = f"{bodies.shorten(path)} takes {allowed} alone."
+            raise Refusal(405, told, headers=((b"allow", allowed.encode()),))
 
     def _ready(self) -> Service:
         if self._is_stopping:
@@ -148,16 +152,21 @@ class Gateway:
         gauges = {"requests_inside": len(self._in_flight), "body_bytes": held, "ready": int(self._service is not None)}
         return self._telemetry.page(gauges, counts)
 
-    async def _post(self, service: Service, scope: Message, receive: Receive, send: Send) -> None:
+    async def _post(
+        self,
+        service: Service,
+        path: str,
+        request_id: str,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        send: Send,
+    ) -> None:
         started = time.monotonic()
-        headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
-        request_id = given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         deadline = Deadline(service.limits.timeout_s)
         try:
-            response = await self._respond(service, scope["path"], request_id, headers, receive, deadline)
+            response = await self._respond(service, path, request_id, headers, receive, deadline)
         except Refusal as refusal:
-            response = doors.error_of(scope["path"])(refusal, request_id)
+            response = doors.error_of(path)(refusal, request_id)
         finally:
             deadline.cancel()
             self._in_flight.discard(deadline)

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from cinetune.errors import InputError
+from cinetune.runtime.signals import handling
 from cinetune.serving.server import keys
 
 if TYPE_CHECKING:
@@ -47,17 +49,29 @@ def serve(
 
     version = json.dumps({**told, "mlflow": mlflow.__version__})
     gateway = Gateway(lambda: load_model().unwrap_python_model().service, version, name_of(told["model"]), key)
-    config = uvicorn.Config(gateway, access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE_S)
+    # h11 bounds headers and a request's first line, which other parsers do not.
+    config = uvicorn.Config(
+        gateway, http="h11", ws="none", access_log=False, lifespan="on", timeout_graceful_shutdown=GRACE_S
+    )
     server = uvicorn.Server(config)
-    leave = server.handle_exit
+    leave, hung_up = server.handle_exit, []
 
     def stop(number: int, frame: FrameType | None) -> None:
         gateway.stop(GRACE_S / 2)
         leave(number, frame)
 
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        gateway.stop(GRACE_S / 2)
+        server.should_exit = True
+        hung_up.append(number)
+
     server.handle_exit = stop
     gateway.on_failure = lambda: setattr(server, "should_exit", True)
-    server.run(sockets=[listener])
+    # uvicorn itself knows of no other signals than SIGINT and SIGTERM, and would be left in the middle of its loop.
+    with handling(signal.SIGHUP, hang_up):
+        server.run(sockets=[listener])
+    for number in hung_up[:1]:
+        signal.raise_signal(number)
     if gateway.failure is not None:
         raise gateway.failure
 

@@ -30,18 +30,17 @@ class Refusal(Exception):
         self.headers: Headers = (*headers, (b"retry-after", b"1")) if status == 503 else headers
 
 
-def error(refusal: Refusal, request_id: str | None = None) -> Response:
-    content = {"error": str(refusal)} | ({"request_id": request_id} if request_id else {})
+def error(refusal: Refusal, request_id: str) -> Response:
+    content = {"error": str(refusal), "request_id": request_id}
     return Response(refusal.status, json.dumps(content).encode(), headers=refusal.headers)
 
 
-async def send_response(send: Send, response: Response, request_id: str | None = None) -> None:
+async def send_response(send: Send, response: Response, request_id: str) -> None:
     headers = [
         (b"content-type", response.content_type),
         (b"content-length", str(len(response.body)).encode()),
+        (b"x-request-id", request_id.encode()),
         *response.headers,
     ]
-    if request_id:
-        headers.append((b"x-request-id", request_id.encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
