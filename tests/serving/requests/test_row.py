@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from builders.refusals import sentence
@@ -39,6 +42,25 @@ def test_as_many_options_are_taken_as_the_task_has(task: Task, allowed: set[int]
 def test_options_that_are_no_list_are_refused(given: Any) -> None:
     with pytest.raises(InputError, match="choices must be a list of 2 to 10 texts"):
         row.read(ASKED | {"choices": given}, Task())
+
+
+@pytest.mark.parametrize("hold", [tuple, np.array, pd.Series, pd.Index, pd.array], ids=lambda hold: hold.__name__)
+def test_options_may_be_in_any_list_of_python_numpy_and_pandas(hold: Any) -> None:
+    assert row.read(ASKED | {"choices": hold(["here", "there"])}, Task()).question.choices == ("here", "there")
+
+
+@pytest.mark.parametrize("null", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT], ids=str)
+def test_every_null_of_pandas_is_one(null: Any) -> None:
+    found = row.read(ASKED | {"choices": null, "subtitles": null}, Task())
+    assert found.question.choices is None and found.subtitles == ""
+    for name, value in (("video", null), ("question", null), ("choices", ["here", null])):
+        with pytest.raises(InputError, match="got null"):
+            row.read(ASKED | {name: value}, Task())
+
+
+def test_a_path_is_called_one() -> None:
+    with pytest.raises(InputError, match="got a path"):
+        row.read(ASKED | {"video": Path("a.mp4")}, Task())
 
 
 def test_options_on_the_command_line_are_as_many_too() -> None:

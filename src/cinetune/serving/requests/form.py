@@ -26,7 +26,7 @@ SHOWN = ("video", "images")
 SCORERS = ("lenient", "strict", "logit")
 MAX_ROWS, MAX_NEW_TOKENS = 256, 256
 MAX_COLUMNS = 64
-LIST = (list, tuple, np.ndarray, pd.Series)
+LIST = (list, tuple, np.ndarray, pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 
 from cinetune.errors import InputError
 from cinetune.inference.scoring import QuestionPrompt
-from cinetune.serving.requests.form import COLUMNS
+from cinetune.serving.requests.form import COLUMNS, LIST
 from cinetune.task.checks import check_choices, check_text
 from cinetune.task.description import Task
 
@@ -23,8 +24,9 @@ KINDS: tuple[tuple[Any, str], ...] = (
     (bool, "true or false"),
     ((int, float, np.number), "a number"),
     (str, "text"),
-    ((list, tuple, np.ndarray), "a list"),
+    (LIST, "a list"),
     (Mapping, "an object"),
+    (os.PathLike, "a path"),
 )
 
 
@@ -51,7 +53,8 @@ def read(row: Mapping[str, Any], task: Task) -> AskedRow:
 
 def _present(value: Any) -> Any:
     """None for the nulls of pandas."""
-    return None if value is pd.NA or (isinstance(value, float) and math.isnan(value)) else value
+    is_null = value is pd.NA or value is pd.NaT or (isinstance(value, float | np.floating) and math.isnan(value))
+    return None if is_null else value
 
 
 def _video(value: Any) -> str | bytes:
@@ -64,7 +67,7 @@ def _video(value: Any) -> str | bytes:
 
 
 def _images(values: Any) -> tuple[str, ...]:
-    if not isinstance(values, list | tuple | np.ndarray) or not len(values):
+    if not isinstance(values, LIST) or not len(values):
         raise InputError(f"images must be a list of base64 texts that is not empty, got {_kind(values)}")
     if len(values) > MAX_IMAGES:
         raise InputError(f"images may be {MAX_IMAGES}, got {len(values)}: send every second one, or a video")
@@ -82,7 +85,7 @@ def _question(value: Any) -> str:
 
 
 def _choices(values: Any, task: Task) -> tuple[str, ...]:
-    if not isinstance(values, list | tuple | np.ndarray):
+    if not isinstance(values, LIST):
         raise InputError(f"choices must be a list of {task.counted} texts, or null, got {_kind(values)}")
     if not task.min_choices <= len(values) <= task.max_choices:
         raise InputError(f"choices must be {task.counted}, got {len(values)}")
@@ -106,4 +109,5 @@ def _text(name: str, value: Any, max_chars: int) -> str:
 
 def _kind(value: Any) -> str:
     """What a value is, in words that show nothing of it."""
+    value = _present(value)
     return next((word for kind, word in KINDS if isinstance(value, kind)), type(value).__name__)
