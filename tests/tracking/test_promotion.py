@@ -95,6 +95,15 @@ def test_a_forced_champion_that_was_rolled_back_once_is_rolled_back_again(regist
     assert promotion.roll_back(MODEL)[0] == champion() == "1"
 
 
+def test_a_champion_by_rollback_is_not_called_rolled_back(register: Callable[..., str]) -> None:
+    register(0.6)
+    register(0.3, force=True)
+    promotion.roll_back(MODEL)
+    promotion.roll_back(MODEL, "2")
+    told = {version: registry.version_tags(MODEL, version)["champion_reason"] for version in ("1", "2")}
+    assert champion() == "2" and told == {"1": "rolled back to version 2", "2": "champion again, in the place of 1"}
+
+
 def test_rollbacks_go_back_one_champion_after_another(register: Callable[..., str]) -> None:
     for accuracy in (0.3, 0.5, 0.7):
         register(accuracy)

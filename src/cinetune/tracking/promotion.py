@@ -153,5 +153,7 @@ def _record(name: str, decision: Decision) -> None:
     # What MLflow's tags hold, with room for the rest.
     reason = decision.reason[: MAX_TAG_CHARS // 2]
     registry.tag_version(name, decision.version, REASON, reason)
+    if decision.is_rollback:
+        registry.tag_version(name, decision.champion, REASON, f"champion again, in the place of {decision.version}")
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     registry.tag_model(name, f"{HISTORY}{now}", json.dumps(asdict(decision) | {"reason": reason}))
