@@ -293,3 +293,11 @@ def test_an_override_leaves_the_original_and_the_other_sections_alone() -> None:
 )
 def test_a_wrong_override_is_named(values: dict[str, str], named: str) -> None:
     assert named in sentence(lambda: params.load(ROOT / "params.yaml").override("train", values))
+
+
+def test_a_file_that_is_not_there_is_told_with_the_folder_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = sentence(lambda: params.load("mine.yaml"))
+    assert repr("mine.yaml") in told and repr(str(tmp_path)) in told and "by its whole path" in told

@@ -396,8 +396,10 @@ def load_over(path: str | Path, whole: str | Path = PARAMS) -> Params:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
+        # Of a project that runs by its git address this folder is a copy elsewhere.
         raise InputError(
-            f"params file {str(path)!r} does not exist: run from the project's root or pass -P params=<file>."
+            f"params file {str(path)!r} does not exist in {str(Path.cwd())!r}: run from the project's root, and name a "
+            "file of another folder by its whole path, as in -P params=<file>."
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
