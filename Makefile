@@ -57,8 +57,10 @@ serve: setup  ## the registered model on a port; the README has a request to sen
 ui: setup  ## experiments, models and artifacts in the browser
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http*) echo "The runs are on the tracking server, which shows them itself: $$MLFLOW_TRACKING_URI" ;; \
-	*) echo "The runs: http://127.0.0.1:$(UI_PORT)/#/experiments/0/runs?workflowType=machine_learning&viewStateShareKey=overview"; \
+	""|sqlite:*|postgresql*|mysql*|mssql*) \
+	  echo "The runs: http://127.0.0.1:$(UI_PORT)/#/experiments/0/runs?workflowType=machine_learning&viewStateShareKey=overview"; \
 	  exec mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port $(UI_PORT) ;; \
+	*) echo "error: MLFLOW_TRACKING_URI is neither a server nor a database: unset it, or name one." >&2; exit 2 ;; \
 	esac
 
 bench: setup pull  ## every benchmark; their tables go into docs/performance.md
@@ -98,5 +100,5 @@ pictures: setup  ## the pages of this project's own runs as docs/ui-*.png; after
 	CINETUNE_PICTURED=. python -m pytest tests/tracking/test_ui.py
 
 clean:  ## all that a run can make again, registered versions too; not the environment, the data or what was downloaded
-	rm -rf outputs cache mlruns mlflow.db mlflow.db.lock .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
+	rm -rf outputs cache mlruns mlflow.db mlflow.db.lock mlflow.db.register.lock .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.*
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -256,9 +256,22 @@ def test_the_ui_beside_a_tracking_server_is_that_servers(clone: Path) -> None:
     assert done.returncode == 0 and done.stdout.strip().endswith(f"which shows them itself: {NOWHERE}")
 
 
+@pytest.mark.parametrize("address", ["./mlruns", "databricks", "HTTPS://mlflow.example.org", "nonsense://x"])
+def test_an_address_that_no_ui_can_show_is_one_sentence(clone: Path, address: str) -> None:
+    write_program(clone / "python", FAKE)
+    done = make(clone, "--no-print-directory", "ui", "PYTHON=./python", MLFLOW_TRACKING_URI=address)
+    assert done.returncode and "error: MLFLOW_TRACKING_URI is neither a server nor a database" in done.stderr
+
+
 def test_clean_removes_what_can_be_made_again_and_nothing_else(clone: Path) -> None:
     made = ["outputs/adapter/a", "cache/frames/a", "mlruns/0/a", "mlflow.db", "mlflow.db.lock", ".mypy_cache/a"]
-    made += [".pytest_cache/a", ".ruff_cache/a", ".coverage", "src/cinetune/__pycache__/a.pyc"]
+    made += [
+        "mlflow.db.register.lock",
+        ".pytest_cache/a",
+        ".ruff_cache/a",
+        ".coverage",
+        "src/cinetune/__pycache__/a.pyc",
+    ]
     kept = [
         "data/clips/a.mp4",
         "base-model/a",
