@@ -372,7 +372,7 @@ LIMITS = {
 # What makes a version; the rest, and these keys, only say how something was asked for, once.
 MAKING = ("data", "model", "prompt", "frames", "train", "evaluate", "report", "serve")
 ASKING = {
-    "frames": ("engine", "shard", "out"),
+    "frames": ("engine", "shard", "out", "dry_run"),
     "train": ("resume", "checkpoint_minutes", "checkpoints", "dry_run"),
     "evaluate": ("model", "ablation", "ablations", "prompt", "allow"),
 }

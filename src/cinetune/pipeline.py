@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,28 @@ def started(
         for split in splits:
             log_questions(tracked, params, split)
         yield tracked
+
+
+def dry_run(stage: str, params: Params, describe: Callable[[Params], Sequence[str]], is_pipeline: bool) -> list[str]:
+    """What a stage would take, a fact a line; told on the run that `mlflow run` has begun for it as well."""
+    from cinetune.tracking import lifecycle
+
+    if is_pipeline:
+        refuse_dry_run(params)
+    with lifecycle.given("dry run", run_name("dry run", stage, *unusual(params, stage, ["dry_run"]))) as tracked:
+        said = list(describe(params))
+        tracked.describe("\n".join(f"- {line}" for line in said))
+    return said
+
+
+def refuse_dry_run(params: Params) -> None:
+    """Raises InputError where a stage is asked for its estimate and others wait for what it makes."""
+    for stage in ("frames", "train"):
+        if params.to_dict()[stage]["dry_run"]:
+            raise InputError(
+                f"{stage}.dry_run tells what this stage alone would take: set it to false, or run `mlflow run . -e "
+                f"{stage} -P dry_run=true`."
+            )
 
 
 def compared(params: Params, stage: str) -> dict[str, Any]:

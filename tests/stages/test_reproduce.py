@@ -66,7 +66,7 @@ def test_data_is_looked_for_file_by_file_in_cache_and_remote(
     tags["dvc.data"] = "0" * 32
     assert f"names {md5}" in sentence(found)
     tags["git.commit"] = "0" * 40
-    assert "is not in this repository" in sentence(found)
+    assert "is in no repository here" in sentence(found)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import mlflow
@@ -17,9 +18,13 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 import cinetune
-from builders.projects import environment
+from builders.projects import ROOT, environment
+from builders.refusals import sentence
 from cinetune import __main__ as command_line
+from cinetune import params as params_module
+from cinetune import pipeline
 from cinetune.errors import InputError
+from cinetune.stages import frames, train
 from cinetune.tracking import lifecycle, runs
 from cinetune.tracking.queries import children, maker_of, tag_run
 from cinetune.tracking.store import EXPERIMENT
@@ -82,6 +87,44 @@ def test_what_makes_nothing_has_a_run_where_mlflow_began_one_and_else_none(
     logged = store.get_run(run.id)
     assert (logged.info.status, logged.info.run_name) == ("FINISHED", "epochs=9 (dry run)")
     assert logged.data.tags["mlflow.note.content"] == "41 hours" and logged.data.tags["stage"] == "dry run"
+
+
+@pytest.mark.parametrize(
+    ("stage", "describe", "told"),
+    [
+        (frames, "cinetune.stages.frames.describe", ["frames: 41 hours."]),
+        (train, "cinetune.runtime.cost.describe", ["8 clips", "41 hours"]),
+    ],
+    ids=["frames", "train"],
+)
+def test_the_dry_run_of_every_stage_tells_its_estimate_on_the_run_that_mlflow_began(
+    stage: ModuleType,
+    describe: str,
+    told: list[str],
+    store: mlflow.MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = stage.__name__.rpartition(".")[2]
+    given = store.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(describe, lambda params: told)
+    assert stage.main(["--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == told
+    logged = store.get_run(given)
+    assert (logged.info.status, logged.info.run_name) == ("FINISHED", f"{name} (dry run)")
+    assert logged.data.tags["mlflow.note.content"] == "\n".join(f"- {line}" for line in told)
+
+
+@pytest.mark.parametrize("stage", ["frames", "train"])
+def test_what_needs_more_than_an_estimate_refuses_a_dry_run(stage: str) -> None:
+    asked = params_module.load(ROOT / "params.yaml").override(stage, {"dry_run": True})
+    for needing in (
+        lambda: pipeline.refuse_dry_run(asked),
+        lambda: pipeline.dry_run(stage, asked, lambda params: [], is_pipeline=True),
+    ):
+        assert f"mlflow run . -e {stage} -P dry_run=true" in sentence(needing)
 
 
 def test_the_run_of_mlflow_run_is_taken_up_and_its_id_not_handed_on(

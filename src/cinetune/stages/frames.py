@@ -68,13 +68,13 @@ def _clip_ids(root: Path, splits: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(clip_id for split in splits for clip_id in questions.clip_ids_of(root, split)))
 
 
-def describe(params: Params) -> str:
-    """What a run would take."""
+def describe(params: Params) -> list[str]:
+    """What a run would take, in a sentence."""
     from cinetune.frames import estimate
 
     root = Path(params.data.root)
     folder = Path(params.frames.out) if params.frames.out else pipeline.FRAMES
-    return estimate.describe(params.frames, root / "clips", _clip_ids(root, _splits(root)), folder)
+    return [f"frames: {estimate.describe(params.frames, root / 'clips', _clip_ids(root, _splits(root)), folder)}."]
 
 
 def _report_failures(failures: Mapping[str, str], total: int) -> None:
@@ -88,7 +88,7 @@ def _report_failures(failures: Mapping[str, str], total: int) -> None:
 def main(argv: Sequence[str]) -> int:
     arguments = parse(argv, "frames", __doc__, has_pipeline=True)
     if arguments.params.frames.dry_run:
-        print(f"frames: {describe(arguments.params)}.")
+        print(*pipeline.dry_run("frames", arguments.params, describe, arguments.is_pipeline), sep="\n")
         return 0
     run(arguments.params, arguments.is_pipeline)
     return 0

@@ -34,6 +34,7 @@ def run(params: Params) -> None:
     with lifecycle.start("main", name=name) as tracked:
         if not isinstance(tracked, runs.Run):
             raise InputError("main writes to MLflow: unset CINETUNE_UNTRACKED, or run `dvc repro`.")
+        pipeline.refuse_dry_run(params)
         _check_inputs(params)
         # Registration would refuse it after all the work.
         task = description.of_folder(params.data.root)
@@ -61,7 +62,8 @@ def run(params: Params) -> None:
         table = evaluation_report.console(summaries["base"], summaries["finetuned"], params.report.reference)
         tracked.describe("\n".join(["```", table, "```", *(f"- {line}" for line in said)]))
         print("", table, *said, sep="\n")
-        print(f"\nThe report: {pipeline.REPORT / 'report.html'}. The runs: `make ui`.")
+        # Of a project that runs by its git address the folder is one that nobody knows.
+        print(f"\nThe report: {(pipeline.REPORT / 'report.html').absolute()}. The runs: `make ui`.")
         model = f"models:/{params.register.name}/{version}"
         print(f"Version {version} of {params.register.name} is served by: python -m cinetune serve {model}")
 

@@ -32,6 +32,7 @@ def run(params: Params) -> Path:
 
         if not isinstance(tracked, runs.Run):
             raise InputError("study writes to MLflow: unset CINETUNE_UNTRACKED.")
+        pipeline.refuse_dry_run(params)
         seeds = studies.read_numbers("study.seeds", params.study.seeds)
         if not seeds:
             raise InputError("study.seeds is empty: name at least one, as in -P seeds='1 2 3'.")

@@ -84,13 +84,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse(argv, "train", __doc__, has_pipeline=True)
     if arguments.params.train.dry_run:
         from cinetune.runtime import cost
-        from cinetune.tracking import lifecycle
 
-        name = pipeline.run_name("dry run", *pipeline.unusual(arguments.params, "train", ["dry_run"]))
-        with lifecycle.given("dry run", name) as tracked:
-            said = cost.describe(arguments.params)
-            tracked.describe("\n".join(f"- {line}" for line in said))
-        print(*said, sep="\n")
+        print(*pipeline.dry_run("train", arguments.params, cost.describe, arguments.is_pipeline), sep="\n")
         return 0
     wanted = arguments.params.train.processes
     if wanted > 1 and distributed.count() == 1:

@@ -50,7 +50,10 @@ def _check_commit(origin: Mapping[str, str], uri: str) -> str:
     if commit is None:
         raise InputError(f"{uri!r} was registered outside a git repository: its commit is not known.")
     if _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
-        raise InputError(f"commit {commit} of {uri!r} is not in this repository: fetch it, with `git fetch --all`.")
+        raise InputError(
+            f"commit {commit} of {uri!r} is in no repository here: run this in a clone that has it, after `git fetch "
+            "--all`."
+        )
     return commit
 
 
