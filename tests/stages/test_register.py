@@ -22,7 +22,7 @@ from cinetune.artifacts import Adapter
 from cinetune.cli import parse
 from cinetune.errors import InputError
 from cinetune.stages import register, reproduce
-from cinetune.tracking import registry
+from cinetune.tracking import promotion, registry
 
 pytestmark = pytest.mark.serving
 
@@ -167,13 +167,27 @@ def test_of_versions_that_two_machines_made_of_one_adapter_the_first_stays(
     registering("first")
     known, asked = registry.version_of, []
 
-    def at_first_unknown(name: str, digest: str) -> str | None:
-        asked.append(digest)
-        return known(name, digest) if len(asked) > 1 else None
+    def at_first_unknown(*given: Any) -> str | None:
+        asked.append(given)
+        return known(*given) if len(asked) > 1 else None
 
     monkeypatch.setattr(registry, "version_of", at_first_unknown)
     assert registering("first") == "1"
     assert registry.numbers(MODEL) == ["1"]
+
+
+@pytest.mark.slow
+def test_an_adapter_whose_version_lacks_the_base_gets_one_that_brings_it(
+    registering: Callable[..., str], tmp_path: Path
+) -> None:
+    assert registering("first") == registering("first") == "1"
+    for _ in range(2):
+        assert registering("first", embed_base=True) == "2"
+    assert (registry.fetch(f"models:/{MODEL}/2", tmp_path / "fetched") / "artifacts/base/config.json").is_file()
+    assert registering("first") == "2" and registry.aliases(MODEL) == {"challenger": "2", "champion": "2"}
+    # A rollback holds for the adapter.
+    promotion.roll_back(MODEL)
+    assert registering("first", embed_base=True) == "2" and registry.aliases(MODEL)["champion"] == "1"
 
 
 def test_a_version_to_go_back_to_needs_a_rollback(monkeypatch: pytest.MonkeyPatch) -> None:

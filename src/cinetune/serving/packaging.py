@@ -105,6 +105,7 @@ def log_model(
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],
             params={
                 "adapter_digest": adapter.digest,
+                "embeds_base": embed_base,
                 "base": params.model.base,
                 "lora_rank": params.train.lora_rank,
                 "learning_rate": params.train.learning_rate,

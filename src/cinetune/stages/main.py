@@ -83,13 +83,14 @@ def _check_inputs(params: Params) -> None:
 def _register(params: Params, tracked: runs.Run, file: Path, variables: Mapping[str, str]) -> tuple[str | None, str]:
     """The adapter's version, and what became of it."""
     name, digest = params.register.name, folder_digest(Path(params.register.adapter))
-    version, aliases = registry.version_of(name, digest), registry.aliases(name)
+    embeds_base = params.register.embed_base
+    version, aliases = registry.version_of(name, digest, embeds_base), registry.aliases(name)
     if version and aliases.get("challenger") == version and "champion" in aliases:
         tracked.set_tags({"unchanged.register": f"version {version}"})
         said = "unchanged, skipped; "
     else:
         loop.call([sys.executable, "-m", "cinetune", "register", "--params", str(file)], variables)
-        version, aliases, said = registry.version_of(name, digest), registry.aliases(name), ""
+        version, aliases, said = registry.version_of(name, digest, embeds_base), registry.aliases(name), ""
     return version, f"register: {said}version {version} of {name}, champion is {aliases['champion']}"
 
 

@@ -1,9 +1,10 @@
 """Make the adapter a version of the registered model, and champion when it is no worse than the one before.
 
 Takes the adapter (outputs/adapter/) and its evaluation (outputs/evaluation/finetuned/); makes a version of
-`register.name`, the `challenger`, and `champion` when it has earned it. An adapter gets one version. Run it with
-`mlflow run . -e register`; `-P force=true` makes it champion whatever the comparison says, `-P rollback=true` gives
-champion back to the version before, or to that of `-P version=`.
+`register.name`, the `challenger`, and `champion` when it has earned it. An adapter gets one version, and another with
+`-P embed_base=true` where that one lacks its base. Run it with `mlflow run . -e register`; `-P force=true` makes it
+champion whatever the comparison says, `-P rollback=true` gives champion back to the version before, or to that of
+`-P version=`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _register(params: Params, tracked: runs.Run) -> tuple[str, str]:
     evaluation.check_of(adapter, params, packaging.measured(params, adapter.task))
     licence = licences.of_data(data_card.name_of(params.data), chosen.accept_licence, adapter.task)
     registry.check_data(chosen.name, data_card.name_of(params.data))
-    known = registry.version_of(chosen.name, adapter.digest)
+    known = registry.version_of(chosen.name, adapter.digest, chosen.embed_base)
     version = known or _create(params, adapter, evaluation, licence, tracked)
     print(f"register: {chosen.adapter} is version {version} of {chosen.name}{' already' if known else ''}.")
     ask = partial(pipeline.evaluate_version, tracked, params, evaluation)
@@ -91,7 +92,7 @@ def _create(params: Params, adapter: Adapter, evaluation: Evaluation, licence: s
     prompt = registry.register_prompt(name, info.model_uri, adapter.task)
     # The rest is in the card, and whole in the version's origin.json.
     tags = {"accuracy": model_card.accuracy(summary), "data": origin["data"], "licence": licence, "prompt": prompt}
-    return registry.create_version(name, info.model_uri, adapter.digest, tags)
+    return registry.create_version(name, info.model_uri, adapter.digest, params.register.embed_base, tags)
 
 
 def main(argv: Sequence[str]) -> int:

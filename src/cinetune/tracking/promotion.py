@@ -60,7 +60,10 @@ def _judge(
     chosen = params.register
     if champion is None:
         return Verdict(True, "there was no champion")
-    rolled_back = _rolled_back(history(chosen.name)).get(version)
+    # Another version of the same adapter is no other model.
+    same = [version, *registry.versions_of(chosen.name, str(evaluation.made_from.get(registry.DIGEST)))]
+    undone = _rolled_back(history(chosen.name))
+    rolled_back = next((undone[one] for one in same if one in undone), None)
     if rolled_back and not chosen.force:
         return Verdict(False, f"it was champion before and was rolled back (to version {rolled_back.champion})")
     found = _compared(params, champion, evaluation)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # A logged model's parameter and, on versions of earlier releases, their tag: sha256 of the adapter's files.
 DIGEST = "adapter_digest"
+# Another of a logged model's: whether it brings its base.
+EMBEDS_BASE = "embeds_base"
 LOGGED = "models:/"
 PROMPT_HASH = "prompt.hash"
 ADDRESS = r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))"
@@ -66,9 +68,15 @@ def told(uri: str) -> dict[str, str]:
     return {"model": name, "version": version, **kept}
 
 
-def version_of(name: str, digest: str) -> str | None:
-    """The version of the adapter with this digest; of several, the first."""
-    return next((str(version.version) for version in _versions(name) if _digest_of(version) == digest), None)
+def versions_of(name: str, digest: str, embeds_base: bool = False) -> list[str]:
+    """Versions of the adapter with this digest, oldest first; with `embeds_base` those alone that bring their base."""
+    wanted = {DIGEST: digest} | ({EMBEDS_BASE: str(True)} if embeds_base else {})
+    return [str(version.version) for version in _versions(name) if wanted.items() <= _facts_of(version).items()]
+
+
+def version_of(name: str, digest: str, embeds_base: bool = False) -> str | None:
+    """The newest of `versions_of`."""
+    return next(reversed(versions_of(name, digest, embeds_base)), None)
 
 
 def numbers(name: str) -> list[str]:
@@ -82,13 +90,14 @@ def _versions(name: str) -> list[ModelVersion]:
     return sorted(found, key=lambda version: int(version.version))
 
 
-def _digest_of(version: ModelVersion) -> str | None:
+def _facts_of(version: ModelVersion) -> Mapping[str, str]:
+    """What its logged model says, or the tags of a version of an earlier release."""
     if DIGEST in version.tags or not str(version.source).startswith(LOGGED):
-        return version.tags.get(DIGEST)
+        return version.tags
     # Of a version whose model was deleted nothing is left to be served.
     with suppress(*store_errors()):
-        return open_store().get_logged_model(version.source.removeprefix(LOGGED)).params.get(DIGEST)
-    return None
+        return open_store().get_logged_model(version.source.removeprefix(LOGGED)).params
+    return {}
 
 
 def aliases(name: str) -> dict[str, str]:
@@ -105,10 +114,10 @@ def aliases(name: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in found.items()}
 
 
-def create_version(name: str, model_uri: str, digest: str, tags: Mapping[str, str]) -> str:
+def create_version(name: str, model_uri: str, digest: str, embeds_base: bool, tags: Mapping[str, str]) -> str:
     """A version of a logged model, described as that is.
 
-    Where another machine made one of the same adapter in the meantime, that one.
+    Where another machine made such a one of the same adapter in the meantime, that one.
     """
     import mlflow
 
@@ -116,7 +125,7 @@ def create_version(name: str, model_uri: str, digest: str, tags: Mapping[str, st
         made = mlflow.register_model(model_uri, name, await_registration_for=60, tags=dict(tags))
         logged = open_store().get_logged_model(model_uri.removeprefix(LOGGED))
         open_store().update_model_version(name, made.version, logged.tags[NOTE_TAG])
-        first = version_of(name, digest) or str(made.version)
+        first = next(iter(versions_of(name, digest, embeds_base)), str(made.version))
         if first != str(made.version):
             open_store().delete_model_version(name, made.version)
         return first
