@@ -136,6 +136,16 @@ def test_a_champion_that_was_deleted_by_hand_is_passed_over(
     assert champion() == "4"
 
 
+@pytest.mark.parametrize("text", ["mine", "3", "[1]", '{"version": "1"}', '{"version": "1", "by": "me"}', ""])
+def test_what_a_person_wrote_into_the_history_is_read_over(
+    register: Callable[..., str], store: mlflow.MlflowClient, text: str
+) -> None:
+    register(0.6)
+    store.set_registered_model_tag(MODEL, "history of this model", text)
+    register(0.7)
+    assert champion() == "2" and [decision.version for decision in promotion.history(MODEL)] == ["1", "2"]
+
+
 def test_a_version_can_be_named_to_go_back_to(register: Callable[..., str]) -> None:
     for accuracy in (0.7, 0.5, 0.8):
         register(accuracy)

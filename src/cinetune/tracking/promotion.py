@@ -149,7 +149,16 @@ def _rolled_back(decisions: Sequence[Decision]) -> dict[str, Decision]:
 def history(name: str) -> list[Decision]:
     """All that was decided about a model's versions, oldest first."""
     tags = registry.model_tags(name)
-    return [Decision(**json.loads(tags[key])) for key in sorted(tags) if key.startswith(HISTORY)]
+    decisions = (_read(tags[key]) for key in sorted(tags) if key.startswith(HISTORY))
+    return [decision for decision in decisions if decision is not None]
+
+
+def _read(tag: str) -> Decision | None:
+    """None for what a person has written there."""
+    try:
+        return Decision(**json.loads(tag))
+    except (ValueError, TypeError):
+        return None
 
 
 def _record(name: str, decision: Decision) -> None:
