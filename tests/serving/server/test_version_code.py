@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def test_other_code_is_kept_by_its_digest_and_mended_where_it_was_changed(other:
     assert version_code.unless_loaded(other) == kept
     assert provenance.source_digest(package=kept / "cinetune") == digest
     assert [path.name for path in kept.parent.iterdir()] == [digest]
+
+
+def test_servers_that_start_at_once_share_one_copy(other: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        kept = set(pool.map(lambda _: version_code.unless_loaded(other), range(4)))
+    assert kept == set(Path("cache/code").absolute().iterdir()) and len(kept) == 1
 
 
 def test_it_is_started_before_all_other_code_and_once(other: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from cinetune import provenance
 from cinetune.errors import InputError
+from cinetune.files import whole_folder
 from cinetune.serving.server import keys
 
 logger = logging.getLogger(__name__)
@@ -57,12 +60,11 @@ def start(folder: Path, command: Sequence[str]) -> None:
 
 
 def _keep(package: Path, folder: Path) -> Path:
-    """A copy of the package in a folder named by its digest, which appears there whole."""
-    if folder.is_dir():
-        if provenance.source_digest(package=folder / package.name) == folder.name:
-            return folder
-        shutil.rmtree(folder)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}")
-    shutil.copytree(package, part / package.name)
-    part.rename(folder)
+    """A copy of the package in a folder named by its digest; of servers that start at once the first makes it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder.parent}.lock"):
+        kept = folder / package.name
+        if not kept.is_dir() or provenance.source_digest(package=kept) != folder.name:
+            with whole_folder(folder) as part:
+                shutil.copytree(package, part / package.name)
     return folder
