@@ -1,8 +1,7 @@
 """The loop: frames, train, evaluate, report by DVC, then register; one MLflow run with a child per stage.
 
-Takes the data, the base model and params.yaml (`-P params=<file>` names one that holds only what differs);
-makes all that the stages make, and does again only what has changed. Run it with
-`mlflow run . --env-manager local`.
+Takes the data, the base model and params.yaml (`-P params=<file>` names one that holds only what differs); makes all
+that the stages make, and does again only what has changed. Run it with `mlflow run . --env-manager local`.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ def run(params: Params) -> None:
     from cinetune.task import data_card, description
 
     data = data_card.name_of(params.data)
-    name = pipeline.run_name("main", data, *pipeline.unusual(params, "train"))
-    with lifecycle.start("main", name=name) as tracked:
+    with lifecycle.start("main", name=pipeline.run_name("main", data, *pipeline.unusual(params, "train"))) as tracked:
         if not isinstance(tracked, runs.Run):
             raise InputError("main writes to MLflow: unset CINETUNE_UNTRACKED, or run `dvc repro`.")
         pipeline.refuse_dry_run(params)
@@ -62,7 +60,6 @@ def run(params: Params) -> None:
         table = evaluation_report.console(summaries["base"], summaries["finetuned"], params.report.reference)
         tracked.describe("\n".join(["```", table, "```", *(f"- {line}" for line in said)]))
         print("", table, *said, sep="\n")
-        # Of a project that runs by its git address the folder is one that nobody knows.
         print(f"\nThe report: {(pipeline.REPORT / 'report.html').absolute()}. The runs: `make ui`.")
         model = f"models:/{params.register.name}/{version}"
         print(f"Version {version} of {params.register.name} is served by: python -m cinetune serve {model}")

@@ -1,10 +1,9 @@
 """Make the adapter a version of the registered model, and champion when it is no worse than the one before.
 
 Takes the adapter (outputs/adapter/) and its evaluation (outputs/evaluation/finetuned/); makes a version of
-`register.name`, the `challenger`, and `champion` when it has earned it. An adapter gets one version, and another with
-`-P embed_base=true` where that one lacks its base. Run it with `mlflow run . -e register`; `-P force=true` makes it
-champion whatever the comparison says, `-P rollback=true` gives champion back to the version before, or to that of
-`-P version=`.
+`register.name`, the `challenger`, and `champion` when it has earned it. An adapter gets one version, and one more for
+its base. Run it with `mlflow run . -e register`; `-P force=true` makes it champion whatever the comparison says,
+`-P rollback=true` gives champion back to the version before, or to that of `-P version=`.
 """
 
 from __future__ import annotations
