@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from cinetune.model.encoder import Encoder, encoder_for
 from cinetune.model.lora import save_adapter
 from cinetune.params import TrainParams
 from cinetune.pretraining import architecture
-from cinetune.runtime import checkpoints
+from cinetune.runtime import checkpoints, distributed
 from cinetune.task.questions import ClipQuestions, Question
 from cinetune.training import trainer
 from cinetune.training.callbacks import Reporter
@@ -111,11 +114,16 @@ class StoppedError(Exception):
 
 
 def train_with_checkpoints(
-    work: Path, stop_at: int | None = None, signalled: int = 0, **changes: Any
+    work: Path,
+    stop_at: int | None = None,
+    signalled: int = 0,
+    numbers_of_questions: Sequence[int] = (3,) * 9,
+    **changes: Any,
 ) -> trainer.TrainingResult:
     """Ten optimiser steps with nine packs an epoch, one of them alone in a step; each second step is saved.
 
-    It breaks off where step `stop_at` is reported, and gets the signal `signalled` where the fourth is.
+    It breaks off where step `stop_at` is reported, and gets the signal `signalled` where the fourth is. Several
+    processes may call it together.
     """
     tokenizer = tokenizer_of()
     model = fresh_base(tokenizer)
@@ -127,11 +135,38 @@ def train_with_checkpoints(
         if signalled and step == 4:
             os.kill(os.getpid(), signalled)
 
-    checkpoints.begin(work, "run", MADE_BY)
-    given = STEPS | changes
-    result = run(model, encoder, work, clips(*[3] * 9), report=report, checkpoint=checkpoints.last(work), **given)
-    save_adapter(result.model, work / "adapter")
+    if distributed.is_first():
+        checkpoints.begin(work, "run", MADE_BY)
+    begun, given = distributed.share(checkpoints.last(work)), STEPS | changes
+    result = run(model, encoder, work, clips(*numbers_of_questions), report=report, checkpoint=begun, **given)
+    if distributed.is_first():
+        save_adapter(result.model, work / "adapter")
     return result
+
+
+def train_in_processes(count: int, work: Path, stop_at: int | None = None, **given: Any) -> None:
+    """`train_with_checkpoints` in so many processes on this machine's processors."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        shared = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": probe.getsockname()[1]}
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["builders.trainings", "peft"])
+    started = [
+        context.Process(target=_join_in, args=({**shared, "RANK": rank, "LOCAL_RANK": rank}, work, stop_at, given))
+        for rank in range(count)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * count
+
+
+def _join_in(ranks: Mapping[str, Any], work: Path, stop_at: int | None, given: Mapping[str, Any]) -> None:
+    os.environ.update({name: str(value) for name, value in ranks.items()})
+    torch.set_num_threads(1)
+    with distributed.joined(), suppress(StoppedError):
+        train_with_checkpoints(work, stop_at, **given)
 
 
 def capture_gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:

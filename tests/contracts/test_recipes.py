@@ -109,7 +109,11 @@ def test_a_dry_run_needs_no_hub_and_no_data_and_its_plan_fits_the_gpus(
     assert float(re.search(r"^memory +about ([\d.]+) GB", told, re.M)[1]) < 0.8 * gigabytes
     hours = re.search(rf"([\d.]+) hours on {gpus} H100", told)[1]
     assert f"{float(hours):.2g} to train on" in " ".join(comment_of(recipe))
-    root = params_module.load_over(ROOT / f"recipes/{recipe}.yaml", ROOT / "params.yaml").data.root
+    chosen = params_module.load_over(ROOT / f"recipes/{recipe}.yaml", ROOT / "params.yaml")
+    share = f"processes {gpus}, each with {chosen.train.clips_per_step // gpus} packs a step; "
+    # One length stands in for all, which says nothing of waiting.
+    assert ((share + "packs are equally long here") in told) is (gpus > 1)
+    root = chosen.data.root
     assert f"note      {root!r} holds no questions yet: as many as CinePile v1 trains on" in told
     assert not (tmp_path / "outputs").exists() and not (tmp_path / "mlflow.db").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -107,3 +108,25 @@ def test_the_time_is_that_of_all_gpus_and_of_one_machine_s_processors(device: st
     found = cost.Estimate(cost.schedule(1, given.train), 0, 0, hours)
     [line] = [line for line in cost.lines(plan_of_one, found, given, device, 1e12, []) if line.startswith("time")]
     assert told in line and "on 8 H100" in line
+
+
+def test_several_processes_are_told_with_their_packs_and_with_what_the_lengths_allow() -> None:
+    """Eight packs of which one is twice as long keep eight processes busy for 9 / 16 of the time."""
+    item = clip("a", 5)
+    given = PARAMS.override("train", {"processes": 8, "clips_per_step": 8, "epochs": 1})
+    size = size_of(VideoLlavaConfig(), given.train.lora_rank)
+    hours = {}
+    for name, lengths in (("even", [1000] * 8), ("uneven", [1000] * 7 + [2000])):
+        packs = [PlannedPack(item, item.questions, [], length, 0) for length in lengths]
+        plan_of_all = cost.TrainingPlan(Plan(packs, 0, 0), 8, 1, 8)
+        found = cost.estimate(plan_of_all.plan, size, given)
+        told = dict(line.split(maxsplit=1) for line in cost.lines(plan_of_all, found, given, "cuda", 1e12, []))
+        assert told["processes"].startswith("8, each with 1 packs a step; ")
+        hours[name] = found.flops / found.share_of_linear, told["processes"]
+    assert "equally long here" in hours["even"][1]
+    [share] = re.findall(r"packs allow ([\d.]+)% of linear", hours["uneven"][1])
+    assert float(share) == pytest.approx(100 * 9 / 16, abs=1)
+    # As long as if all eight were long.
+    assert hours["uneven"][0] == pytest.approx(2 * hours["even"][0], rel=0.02)
+    alone = given.override("train", {"processes": 1})
+    assert cost.estimate(plan_of_all.plan, size, alone).share_of_linear == pytest.approx(1)

@@ -282,6 +282,7 @@ def test_the_names_of_transformers_that_a_training_relies_on_are_there() -> None
         "_get_grad_norm": ["self", "model", "grad_norm"],
         "_save_checkpoint": ["self", "model", "trial"],
         "_load_best_model": ["self"],
+        "_load_rng_state": ["self", "checkpoint"],
     }
     for name, wanted in parameters.items():
         assert list(inspect.signature(getattr(Trainer, name)).parameters) == wanted, name
@@ -292,6 +293,8 @@ def test_the_names_of_transformers_that_a_training_relies_on_are_there() -> None
         "self._save_checkpoint(model, trial)",
         "self.compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)",
         "self._get_num_items_in_batch(batch_samples, device)",
+        "self._load_rng_state(resume_from_checkpoint)",
+        'f"rng_state_{process_index}.pth"',
     ):
         assert call in source, call
     assert "_n_gpu" in inspect.getsource(TrainingArguments)

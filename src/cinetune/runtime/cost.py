@@ -25,6 +25,7 @@ from cinetune.model.shape import read_shape
 from cinetune.model.sizes import Size, kept_bytes, size_of
 from cinetune.params import DataParams, ModelParams, Params
 from cinetune.runtime.limit import matrix_flops
+from cinetune.runtime.sharing import check_shares, share_of_linear
 from cinetune.task import data_card, description, groups, questions
 from cinetune.task.description import CINEPILE, Published, Task
 from cinetune.task.questions import ClipQuestions, Question
@@ -47,12 +48,16 @@ H100_FLOPS = 775e12
 
 @dataclass(frozen=True)
 class Estimate:
-    """bytes: on each device, with every activation kept and with activation checkpointing; flops: of all steps."""
+    """bytes: on each device, with every activation kept and with activation checkpointing; flops: of all steps.
+
+    share_of_linear: of as many times one process's speed as there are processes, what the packs' lengths allow.
+    """
 
     schedule: Schedule
     bytes_kept: float
     bytes_checkpointed: float
     flops: float
+    share_of_linear: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class GuessedTokenizer:
 def describe(params: Params) -> list[str]:
     """What a training would take, one fact a line; neither weights nor frames are read, and no hub is asked."""
     check_base(params.model.base)
+    check_shares(params.train.clips_per_step, params.train.processes)
     config, tokenizer, is_own = base_shape(params.model)
     notes = [] if is_own else [base_note(params.model)]
     if is_own:
@@ -203,6 +209,9 @@ def estimate(plan: Plan, size: Size, params: Params) -> Estimate:
         bytes_kept=weights + size.layers * one_layer,
         bytes_checkpointed=weights + one_layer + width * tokens * size.layers * size.hidden,
         flops=passes * epochs * flops(plan, size),
+        share_of_linear=share_of_linear(
+            [pack_flops(pack, size) for pack in plan.packs], params.train.clips_per_step, params.train.processes
+        ),
     )
 
 
@@ -215,10 +224,10 @@ def _passes(wanted: str, count: int) -> float:
 
 def flops(plan: Plan, size: Size) -> float:
     """Floating-point operations of one epoch, nothing computed again."""
-    return sum(_flops(pack, size) for pack in plan.packs)
+    return sum(pack_flops(pack, size) for pack in plan.packs)
 
 
-def _flops(pack: PlannedPack, size: Size) -> float:
+def pack_flops(pack: PlannedPack, size: Size) -> float:
     """Forward and backward: frozen weights take no gradient, so a product costs twice, attention thrice."""
     prefix, rest = pack.prefix_tokens, pack.tokens - pack.prefix_tokens
     pairs = prefix**2 / 2 + rest * prefix + rest**2 / (2 * pack.num_asked)
@@ -237,7 +246,8 @@ def lines(
     told_here = "this machine's processors" if device == "cpu" else f"{here} GPUs like this machine's"
 
     def lasting(flops: float, count: int) -> str:
-        seconds = found.flops / (SHARE_OF_MATRIX_PRODUCTS * flops * count)
+        together = count * found.share_of_linear if count > 1 else 1
+        seconds = found.flops / (SHARE_OF_MATRIX_PRODUCTS * flops * together)
         return f"{seconds / 3600:.3g} hours" if seconds >= 360 else f"{seconds:.2g} seconds"
 
     sentences = {
@@ -246,6 +256,7 @@ def lines(
         "tokens": f"{plan.tokens} an epoch, {plan.tokens / plan.questions:.0f} a question",
         "subtitles": f"{plan.dropped_subtitle_tokens} tokens of {plan.shortened_clips} clips are left out",
         "steps": f"{steps.steps}, {steps.steps_per_epoch} an epoch, a validation every {steps.validation_interval}",
+        **({"processes": _processes(plan, found, params)} if processes > 1 else {}),
         "memory": _memory(found, params.train.activation_checkpointing),
         "compute": f"{found.flops:.2g} floating-point operations",
         "time": f"about {lasting(machine_flops, here)} on {told_here}, at "
@@ -254,6 +265,15 @@ def lines(
     }
     facts = [*sentences.items(), *(("note", sentence) for sentence in notes)]
     return [f"{name:<10}{sentence}" for name, sentence in facts]
+
+
+def _processes(plan: Plan, found: Estimate, params: Params) -> str:
+    train = params.train
+    if len({pack.tokens for pack in plan.packs}) == 1:
+        waiting = "packs are equally long here, so waiting for longer ones is not counted"
+    else:
+        waiting = f"shared out by length, packs allow {found.share_of_linear:.1%} of linear growth"
+    return f"{train.processes}, each with {train.clips_per_step // train.processes} packs a step; {waiting}"
 
 
 def _memory(found: Estimate, wanted: str) -> str:

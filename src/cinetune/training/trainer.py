@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     Trainer,
@@ -30,8 +32,10 @@ from cinetune.model.encoder import Encoder
 from cinetune.model.lora import attach_lora
 from cinetune.model.packing import Pack, collate, weights
 from cinetune.model.proof import check_pack, pack_difference
+from cinetune.model.sizes import size_of
 from cinetune.params import TrainParams
-from cinetune.runtime import checkpoints, distributed, memory
+from cinetune.runtime import checkpoints, cost, distributed, memory
+from cinetune.runtime.sharing import EvenSteps, check_shares
 from cinetune.task.questions import ClipQuestions
 from cinetune.training import compilation
 
@@ -70,11 +74,22 @@ class PackTrainer(Trainer):
 
     control: TrainerControl
 
-    def __init__(self, *, validation: Packs, meter: Meter, clips_per_step: int, **options: Any) -> None:
+    def __init__(
+        self, *, validation: Packs, meter: Meter, clips_per_step: int, costs: Sequence[float], **options: Any
+    ) -> None:
+        """costs: of each training pack, in floating-point operations."""
         super().__init__(**options)
-        self.validation, self.meter, self.clips_per_step = validation, meter, clips_per_step
+        self.validation, self.meter, self.clips_per_step, self.costs = validation, meter, clips_per_step, costs
         # Of the optimiser step that is under way.
         self._losses: list[torch.Tensor] = []
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Of several processes each gets an even share of every step; the order of one process alone is untouched."""
+        loader = super().get_train_dataloader()
+        if self.args.world_size > 1:
+            shard = loader.batch_sampler
+            shard.batch_sampler = EvenSteps(shard.batch_sampler, self.costs, self.clips_per_step, self.args.world_size)
+        return loader
 
     def compute_loss(
         self,
@@ -104,7 +119,7 @@ class PackTrainer(Trainer):
         return counts[0]
 
     def _silence_repeats(self, batch_samples: list[dict[str, Any]]) -> None:
-        """Packs from an epoch's beginning fill its last step up where processes have too few: they weigh nothing."""
+        """Repeated packs fill an epoch's last step up where processes have too few: they weigh nothing."""
         packs, step = len(self.train_dataset), self.state.global_step
         before = step % math.ceil(packs / self.clips_per_step) * self.clips_per_step
         in_step = min(self.clips_per_step, packs - before)
@@ -129,6 +144,14 @@ class PackTrainer(Trainer):
             f"the {what} is NaN or inf at step {self.state.global_step + 1}, with {rate}: lower it, or set model.dtype "
             f"to float32 or bfloat16; {kept}."
         )
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """A process that is new to the checkpoint draws from a seed of its own, not again what others drew at first."""
+        super()._load_rng_state(checkpoint)
+        name = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else "rng_state.pth"
+        if checkpoint and not (Path(checkpoint) / name).is_file():
+            seeds = self.args.seed, self.state.global_step, self.args.process_index
+            set_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -186,6 +209,7 @@ def train(
     check_pack(difference, adapted)
     steps = math.ceil(len(packs) / params.clips_per_step)
     meter, saver = meter_of(model, packs.plan, params.lora_rank), Saver(params.checkpoint_minutes)
+    size = size_of(model.config, params.lora_rank)
     trainer = PackTrainer(
         model=adapted,
         args=_arguments(params, len(packs), work, weight),
@@ -196,6 +220,7 @@ def train(
         validation=validation,
         meter=meter,
         clips_per_step=params.clips_per_step,
+        costs=[cost.pack_flops(pack, size) for pack in packs.plan.packs],
     )
     longest = packs.plan.longest.tokens
     with (
@@ -220,8 +245,7 @@ def train(
 def _arguments(params: TrainParams, num_packs: int, work: Path, weight: torch.Tensor) -> TrainingArguments:
     schedule = planning.schedule(num_packs, params)
     count = distributed.count()
-    if params.clips_per_step % count:
-        raise InputError(f"train.clips_per_step={params.clips_per_step} must be a multiple of the {count} processes.")
+    check_shares(params.clips_per_step, count)
     arguments = TrainingArguments(
         output_dir=str(work),
         num_train_epochs=params.epochs,
