@@ -17,7 +17,7 @@ from types import FrameType
 
 from cinetune import errors
 from cinetune.errors import InputError
-from cinetune.runtime.distributed import LAUNCHED, WRONG_INPUT
+from cinetune.runtime.distributed import LAUNCHED, LOST, WRONG_INPUT, LostProcessError
 from cinetune.runtime.signals import ENDING
 
 # MLflow, main and DVC set these for what they start. A command that a person started has none of them and may
@@ -43,7 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from cinetune.cli import tell_error
 
         reason, status = str(error), WRONG_INPUT
-        tell_error(reason)
+        if isinstance(error, LostProcessError) and LAUNCHED in os.environ:
+            # The launcher tells which was lost, and why.
+            status = LOST
+        else:
+            tell_error(reason)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
         reason = f"it was stopped with exit status {status}"

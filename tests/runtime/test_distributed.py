@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -32,6 +34,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     done = made.cinetune("frames", "--pipeline")
     assert done.returncode == 0, done.stderr
     return made
+
+
+@pytest.fixture(scope="module")
+def alone(project: Project) -> tuple[list[dict[str, float]], Path]:
+    """A training in one process, its figures and its adapter."""
+    return trained(project, untracked(project, *words(FLAGS)))
 
 
 def trained(project: Project, done: subprocess.CompletedProcess[str]) -> tuple[list[dict[str, float]], Path]:
@@ -73,15 +81,15 @@ def test_one_process_needs_no_group() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_loss_curve_of_one(project: Project) -> None:
-    one, alone = trained(project, untracked(project, *words(FLAGS)))
+def test_two_processes_give_the_loss_curve_of_one(project: Project, alone: tuple[list[dict[str, float]], Path]) -> None:
+    one, adapter = alone
     two, together = trained(project, untracked(project, *words(FLAGS | {"processes": "2"})))
     assert len(one) == len(two) > 4
     for ours, theirs in zip(one, two, strict=True):
         assert ours.keys() == theirs.keys()
         for name in ours.keys() - TIMED:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
-    for name, weight in weights(alone).items():
+    for name, weight in weights(adapter).items():
         assert (weights(together)[name] - weight).abs().max() < 1e-3, name
 
 
@@ -144,4 +152,40 @@ def test_two_processes_that_were_killed_go_on_in_the_same_run_to_the_same_adapte
     runs = project.runs()[before:]
     assert [status for _, status, _ in runs] == ["FINISHED", "FAILED", "FINISHED"]
     assert runs[2][2]["resumed"] == work.name
+    assert not work.exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_all_in_one_sentence_and_one_goes_on_alone(
+    project: Project, alone: tuple[list[dict[str, float]], Path]
+) -> None:
+    before = len(project.runs()) if (project.root / "mlflow.db").is_file() else 0
+    launcher = subprocess.Popen(
+        [sys.executable, *words(FLAGS | {"processes": "2"})],
+        cwd=project.root,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 240
+    while not (found := list(project.root.glob(f"{pipeline.CHECKPOINTS}/*/checkpoint-*/{checkpoints.COMPLETE}"))):
+        assert launcher.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+    work = found[0].parents[1]
+    [second] = [child for child in psutil.Process(launcher.pid).children() if child.environ()["RANK"] == "1"]
+    second.kill()
+    _, said = launcher.communicate(timeout=2 * distributed.PATIENCE_S + 30)
+    assert launcher.returncode == 128 + signal.SIGKILL and "Traceback" not in said
+    [sentence_of_it] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "process 1 of 2, counted from 0, was ended by SIGKILL" in sentence_of_it
+    assert "train.resume=true" in sentence_of_it
+    assert [status for _, status, _ in project.runs()[before:]] == ["FAILED"]
+    _, adapter = alone
+    _, resumed = trained(project, project.cinetune("train", *words(FLAGS)[3:], "--resume"))
+    best = [json.loads((folder / "training.json").read_text(encoding="utf-8")) for folder in (adapter, resumed)]
+    assert best[1]["validation_accuracy"] == pytest.approx(best[0]["validation_accuracy"])
+    assert best[1]["best_step"] == best[0]["best_step"]
+    for name, weight in weights(adapter).items():
+        assert (weights(resumed)[name] - weight).abs().max() < 1e-3, name
     assert not work.exists()

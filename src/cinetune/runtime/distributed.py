@@ -22,6 +22,12 @@ from cinetune.errors import InputError
 LAUNCHED = "CINETUNE_LAUNCHED"
 PATIENCE_S = 60.0
 WRONG_INPUT = 2
+# The exit status of a launched process that lost another one.
+LOST = 3
+
+
+class LostProcessError(InputError):
+    """Another process of this training ended, and this one cannot go on alone."""
 
 
 def rank() -> int:
@@ -52,7 +58,10 @@ def device() -> str:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """The processes can talk to each other within the block; nothing happens where there is one alone."""
+    """The processes can talk to each other within the block; nothing happens where there is one alone.
+
+    Raises LostProcessError where another one ends before the block does.
+    """
     if count() == 1:
         yield
         return
@@ -64,6 +73,14 @@ def joined() -> Iterator[None]:
     torch.distributed.init_process_group("gloo" if own == "cpu" else "cpu:gloo,cuda:nccl")
     try:
         yield
+    except RuntimeError as error:
+        # Gloo's errors have no class of their own.
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise LostProcessError(
+            f"another of the {count()} processes ended during this training: see its output, and go on from the last "
+            "checkpoint with train.resume=true."
+        ) from error
     finally:
         torch.distributed.destroy_process_group()
 
@@ -94,7 +111,7 @@ def launch(arguments: Sequence[str], number: int) -> int:
     """Run `python -m cinetune <arguments>` in `number` processes of this machine; the first failure ends all.
 
     The exit status is that of the process that failed. Only the first process prints, unless it was another that
-    failed.
+    failed; that a signal ended it is told here.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -116,17 +133,26 @@ def launch(arguments: Sequence[str], number: int) -> int:
         failed = _wait(started)
         if failed is None:
             return 0
-        if failed:
+        status = started[failed].returncode
+        # One that was killed had no time to say why.
+        if failed and status != -signal.SIGKILL:
             errors[failed].seek(0)
             sys.stderr.write(errors[failed].read().decode(errors="replace"))
-        status = started[failed].returncode
-        return status if status > 0 else 128 - status
+        if status > 0:
+            return status
+        ended_by = signal.Signals(-status).name
+        sys.stderr.write(
+            f"error: process {failed} of {number}, counted from 0, was ended by {ended_by}, as where memory runs out, "
+            "and the others with it: go on from the last checkpoint with train.resume=true.\n"
+        )
+        return 128 - status
 
 
 def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int | None:
     """The number of the process that failed, or None when all ended well.
 
-    A process that lost another one fails too: of several, the one that refused its input had the reason.
+    A process that lost another one fails too: of several, the one that refused its input had the reason, else the
+    first that ended for one of its own.
     """
     first: int | None = None
     until = float("inf")
@@ -135,9 +161,10 @@ def _wait(started: Sequence[subprocess.Popen[bytes]]) -> int | None:
             first = next(number for number, process in enumerate(started) if process.returncode)
             until = time.monotonic() + PATIENCE_S
         time.sleep(0.1)
-    refused = [number for number, process in enumerate(started) if process.returncode == WRONG_INPUT]
     failed = [number for number, process in enumerate(started) if process.returncode]
-    return next(iter([*refused, *([] if first is None else [first]), *failed]), None)
+    refused = [number for number in failed if started[number].returncode == WRONG_INPUT]
+    own = [number for number in failed if started[number].returncode != LOST]
+    return next(iter([*refused, *(number for number in own if number == first), *own, *failed]), None)
 
 
 def _stop(started: Sequence[subprocess.Popen[bytes]]) -> None:
