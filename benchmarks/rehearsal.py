@@ -43,6 +43,8 @@ from cinetune.training import trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN_CLIPS, VALIDATION_CLIPS, STEPS = 10, 1, 20
+# Of instruction and subtitles, where these vary as those of films do: from little talk to what a recipe reads at most.
+FEWEST_TEXT_TOKENS, MOST_TEXT_TOKENS = 400, 1200
 MADE_BY = {"rehearsal": "1"}
 FIGURES = "figures.json"
 
@@ -64,14 +66,23 @@ def write(folder: Path, is_tiny: bool) -> None:
     tokenizer.save_pretrained(folder / "base")
 
 
-def make_clips(params: Params, encoder: Encoder, is_tiny: bool, how_many: int) -> list[ClipQuestions]:
-    """Each with `questions_per_pack` questions; for the large model their subtitles are repeated to real lengths."""
+def make_clips(
+    params: Params, encoder: Encoder, is_tiny: bool, how_many: int, is_spread: bool = False
+) -> list[ClipQuestions]:
+    """Each with `questions_per_pack` questions; for the large model their subtitles are repeated to real lengths.
+
+    Where they are spread, a clip has 3/8 to all of these questions and FEWEST_ to MOST_TEXT_TOKENS, drawn uniformly.
+    """
     clips = []
     for number in range(how_many):
         rng = np.random.default_rng(number)
         clip = dataset.clip_of(1, number, 4)
         pool = ask.candidates(clip, rng)
-        count = params.train.questions_per_pack
+        count, text_tokens = params.train.questions_per_pack, REAL_TEXT_TOKENS
+        if is_spread:
+            drawn = np.random.default_rng((number, 1))
+            count = int(drawn.integers(3 * count // 8, count + 1))
+            text_tokens = int(drawn.integers(FEWEST_TEXT_TOKENS, MOST_TEXT_TOKENS + 1))
         questions = tuple(
             Question(f"q-{number}-{i}", pool[i % len(pool)].text, pool[i % len(pool)].choices(rng, i % 5), i % 5,
                      "Temporal", "False", "1")
@@ -79,7 +90,7 @@ def make_clips(params: Params, encoder: Encoder, is_tiny: bool, how_many: int) -
         )  # fmt: skip
         subtitles = talk.subtitles(clip)
         if not is_tiny:
-            wanted = REAL_TEXT_TOKENS + encoder.num_video_tokens
+            wanted = text_tokens + encoder.num_video_tokens
             subtitles = lengthened(subtitles, wanted, lambda text: encoder.prefix(text)[0])
         clips.append(ClipQuestions(f"clip-{number}", f"Film {number} (2000)", subtitles, questions))
     return clips

@@ -159,8 +159,9 @@ def make_clip(encoder: Encoder, count: int, is_tiny: bool) -> ClipQuestions:
 def lengthened(text: str, tokens: int, encode: Callable[[str], Sequence[int]]) -> str:
     """The text and words of it again, as many as it takes."""
     words = cycle(text.replace("<subtitle>", " ").split())
-    while len(encode(text)) < tokens:
-        text += f" {next(words)}"
+    while (missing := tokens - len(encode(text))) > 0:
+        # No word takes more than eight tokens, so none is added too many.
+        text += "".join(f" {next(words)}" for _ in range(max(1, missing // 8)))
     return text
 
 

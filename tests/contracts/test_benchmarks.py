@@ -36,7 +36,7 @@ def test_throughput_compares_the_usual_recipe_separate_passes_and_packs() -> Non
 @pytest.mark.nightly
 def test_scaling_trains_in_one_process_and_in_two(tmp_path: Path) -> None:
     """It refuses losses that differ by itself."""
-    found = figures("scaling.py", "--tiny", "--processes", "1", "2", "--folder", str(tmp_path))
+    found = figures("scaling.py", "--tiny", "--spread", "--processes", "1", "2", "--folder", str(tmp_path))
     assert found["ratio_of_1"] == 1 and found["ratio_of_2"] > 0
     assert not list(tmp_path.iterdir())
 
