@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cinetune.answers.folding import without_option_list
+from cinetune.answers.grammar.mentions import CONTEXT_CHARS
 from cinetune.answers.lenient import parse_lenient
-from cinetune.answers.mentions import CONTEXT_CHARS
 from cinetune.answers.reply import reply_of
 from cinetune.task.description import LETTERS
 

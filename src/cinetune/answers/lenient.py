@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cinetune.answers import letters
 from cinetune.answers.folding import reply_to_read
-from cinetune.answers.statements import RETRACTION, Force, Statement, read_statements
+from cinetune.answers.grammar.statements import RETRACTION, Force, Statement, read_statements
 
 REFUSAL = re.compile(
     r"\b(?:none|neither|unclear|unknown|unable to|n/a|don't know|impossible to|(?:all|both) of (?:the|them)"

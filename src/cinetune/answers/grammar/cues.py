@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cinetune.answers.words import CHOOSE, CONJUNCTION, LETTER_NOUN, MAYBE, NOUN, OPTION_NOUN
+from cinetune.answers.grammar.words import CHOOSE, CONJUNCTION, LETTER_NOUN, MAYBE, NOUN, OPTION_NOUN
 
 FILLER = (
     r"(?:(?:the|my|your|final|correct|best|right|most|likely|probable|probably|perhaps|maybe|definitely|clearly|simply"

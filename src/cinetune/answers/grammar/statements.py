@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from cinetune.answers import cues
-from cinetune.answers.mentions import CONTEXT_CHARS, Mention, find_mentions
-from cinetune.answers.options import is_number
-from cinetune.answers.words import CLAUSE_END, NEGATION, NO_DOUBT, SENTENCE_END
+from cinetune.answers.grammar import cues
+from cinetune.answers.grammar.mentions import CONTEXT_CHARS, Mention, find_mentions
+from cinetune.answers.grammar.options import is_number
+from cinetune.answers.grammar.words import CLAUSE_END, NEGATION, NO_DOUBT, SENTENCE_END
 
 
 class Force(IntEnum):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-from cinetune.answers import options
+from cinetune.answers.grammar import options
+from cinetune.answers.grammar.places import Place
+from cinetune.answers.grammar.words import FRAME, FUNCTION_WORD
 from cinetune.answers.letters import of
-from cinetune.answers.places import Place
-from cinetune.answers.words import FRAME, FUNCTION_WORD
 from cinetune.task.description import LETTERS
 
 AHEAD_CHARS = 80  # how far behind an option's words another's are looked for

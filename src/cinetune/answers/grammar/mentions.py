@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cinetune.answers.letters import of, readable, span
-from cinetune.answers.places import find_places
-from cinetune.answers.texts import find_cores, find_texts
-from cinetune.answers.words import (
+from cinetune.answers.grammar.places import find_places
+from cinetune.answers.grammar.texts import find_cores, find_texts
+from cinetune.answers.grammar.words import (
     ANSWER_NOUN,
     CHOOSE,
     CLAUSE_END,
@@ -20,6 +19,7 @@ from cinetune.answers.words import (
     OPTION_NOUN,
     SENTENCE_END,
 )
+from cinetune.answers.letters import of, readable, span
 
 CONTEXT_CHARS = 80  # how far around a mention its cue or denial may stand; it also keeps a ramble linear
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from cinetune.answers import options
+from cinetune.answers.grammar import options
+from cinetune.answers.grammar.words import ANSWER_NOUN, FRAME, OPTION_NOUN
 from cinetune.answers.letters import readable
-from cinetune.answers.words import ANSWER_NOUN, FRAME, OPTION_NOUN
 from cinetune.task.description import LETTERS
 
 Place = tuple[int, int, str]  # start, end, letter: "" where it cannot be told
