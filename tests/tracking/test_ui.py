@@ -250,7 +250,7 @@ def test_trainings_are_compared_by_what_people_changed(pages: Pages) -> None:
 def test_a_failed_run_says_why_first_and_a_dry_run_what_it_would_take(pages: Pages) -> None:
     failed = pages.open(f"/experiments/0/runs/{pages.runs_of('train', 'FAILED')[0]}")
     failed.get_by_text(re.compile("^Failed:")).first.wait_for()
-    planned = pages.open(f"/experiments/0/runs/{pages.run('dry run')}")
+    planned = pages.open(f"/experiments/0/runs/{pages.run('train (dry run)')}")
     planned.get_by_text(re.compile(r"\d+ (clips|packs|steps)")).first.wait_for()
 
 
@@ -287,7 +287,8 @@ def test_the_registered_model_has_aliases_a_description_and_its_card(pages: Page
     card = pages.open("/models/cinepile-video-llava/versions/1")
     for text in ("Video-LLaVA fine-tuned on movie scenes: accuracy", "Data and licence", "Results", "Reproducing it"):
         card.get_by_text(text).first.wait_for()
-    tags = pages.rows("SELECT key FROM model_version_tags WHERE version = 1 ORDER BY key")
+    query = "SELECT key FROM model_version_tags WHERE name = ? AND version = 1 ORDER BY key"
+    tags = pages.rows(query, "cinepile-video-llava")
     assert [key for (key,) in tags] == ["accuracy", "champion_reason", "data", "licence", "prompt"]
     link = card.get_by_role("link", name=pages.run("train")).first.get_attribute("href")
     assert link.endswith(f"#/experiments/0/runs/{pages.run('train')}")
