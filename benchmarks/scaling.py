@@ -136,7 +136,7 @@ def train(folder: Path, is_tiny: bool, is_spread: bool) -> None:
             told = {name: statistics.mean(shares[name] for shares in all_shares) for name in ("waiting", "host")}
             told |= balances(lengths, clips_per_step, distributed.count())
             tokens = [pack.tokens for pack in plan.packs]
-            told |= {"fewest_tokens": min(tokens), "most_tokens": max(tokens)}
+            told |= {"min_tokens": min(tokens), "max_tokens": max(tokens)}
             (folder / "seen.json").write_text(json.dumps(seen | told), encoding="utf-8")
 
 
@@ -184,7 +184,7 @@ def main() -> None:
 def tell(rows: dict[int, dict[str, Any]], is_tiny: bool) -> None:
     fewest = min(rows)
     first = rows[fewest]
-    print(f"packs of {first['fewest_tokens']} to {first['most_tokens']} tokens\n")
+    print(f"packs of {first['min_tokens']} to {first['max_tokens']} tokens\n")
     names = ("questions/s", "ratio", "of linear", "of lengths", "(random)", "waiting", "host", "MFU", "peak GB")
     print(f"{'processes':<10}" + "".join(f"{name:>12}" for name in (*names, "last loss")))
     figures = {}
