@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from cinetune.errors import InputError
 from cinetune.serving.batching import BusyError
@@ -40,6 +41,15 @@ METHODS = {
     "/metrics": ("GET", "HEAD"),
 }
 STOPPING = "the server is stopping: send this again in a moment."
+
+
+class Received(NamedTuple):
+    """A request whose body is still to be read."""
+
+    path: str
+    request_id: str
+    headers: dict[bytes, bytes]
+    receive: Receive
 
 
 class Gateway:
@@ -115,7 +125,7 @@ class Gateway:
         try:
             self._check_path(path, scope["method"])
             if path in doors.POSTED:
-                return await self._post(self._ready(), path, request_id, headers, receive, send)
+                return await self._post(self._ready(), Received(path, request_id, headers, receive), send)
             response = self._get(path, headers)
         except Refusal as refusal:
             response = doors.error_of(path)(refusal, request_id)
@@ -152,49 +162,33 @@ class Gateway:
         gauges = {"requests_inside": len(self._in_flight), "body_bytes": held, "ready": int(self._service is not None)}
         return self._telemetry.page(gauges, counts)
 
-    async def _post(
-        self,
-        service: Service,
-        path: str,
-        request_id: str,
-        headers: dict[bytes, bytes],
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _post(self, service: Service, request: Received, send: Send) -> None:
         started = time.monotonic()
         deadline = Deadline(service.limits.timeout_s)
         try:
-            response = await self._respond(service, path, request_id, headers, receive, deadline)
+            response = await self._respond(service, request, deadline)
         except Refusal as refusal:
-            response = doors.error_of(path)(refusal, request_id)
+            response = doors.error_of(request.path)(refusal, request.request_id)
         finally:
             deadline.cancel()
             self._in_flight.discard(deadline)
         seconds = time.monotonic() - started
         self._telemetry.count(response.status, seconds)
-        logger.info("request %s: status %d in %.0f ms", request_id, response.status, 1000 * seconds)
+        logger.info("request %s: status %d in %.0f ms", request.request_id, response.status, 1000 * seconds)
         if response.status != CLIENT_GONE:
-            await send_response(send, response, request_id)
+            await send_response(send, response, request.request_id)
 
-    async def _respond(
-        self,
-        service: Service,
-        path: str,
-        request_id: str,
-        headers: dict[bytes, bytes],
-        receive: Receive,
-        deadline: Deadline,
-    ) -> Response:
+    async def _respond(self, service: Service, request: Received, deadline: Deadline) -> Response:
         """Raises Refusal for a request that is not answered."""
         assert self._uploads is not None
         with Body(self._uploads) as body:
             try:
-                keys.check(self._key, headers)
+                keys.check(self._key, request.headers)
                 self._check_room(service)
-                is_whole = await self._uploads.read(headers, receive, body)
+                is_whole = await self._uploads.read(request.headers, request.receive, body)
             except Refusal as refusal:
                 if refusal.status != TOO_SLOW:
-                    await drain(receive)
+                    await drain(request.receive)
                 raise
             if not is_whole:
                 return GONE
@@ -202,9 +196,11 @@ class Gateway:
             self._in_flight.add(deadline)
 
             def work() -> Response | Refusal:
-                return answer(service, path, doors.Request(body.take(), request_id, deadline), self._served)
+                return answer(
+                    service, request.path, doors.Request(body.take(), request.request_id, deadline), self._served
+                )
 
-            return await self._answer(work, receive, deadline)
+            return await self._answer(work, request.receive, deadline)
 
     def _check_room(self, service: Service) -> None:
         if self._is_stopping:
